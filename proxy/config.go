@@ -1,0 +1,377 @@
+package proxy
+
+import (
+	"fmt"
+	"net"
+	"net/netip"
+	"strings"
+	"time"
+
+	"mailreeve/guard"
+	"mailreeve/protocol"
+)
+
+// Config is what the data path is told. The program's configuration file has
+// the same tables.
+type Config struct {
+	// Hostname is the name we go by until a server's own is learnt.
+	Hostname string
+
+	Certificates []Certificate
+	Upstreams    []Upstream
+	Listeners    []Listener
+	Timeouts     Timeouts
+	Limits       Limits
+	Rows         []protocol.ReplyRow
+}
+
+// A Certificate is a pair of PEM files. The first one also serves clients that
+// name no server, or one that no certificate is for.
+type Certificate struct {
+	// Cert is the chain, leaf first; Key its private key.
+	Cert string `toml:"cert"`
+	Key  string `toml:"key"`
+}
+
+// ProxyProtocol is the header that an upstream is sent.
+type ProxyProtocol string
+
+const (
+	ProxyV2   ProxyProtocol = "v2"
+	ProxyV1   ProxyProtocol = "v1"
+	ProxyNone ProxyProtocol = "none"
+)
+
+// An Upstream is a mail server that we stand in front of.
+type Upstream struct {
+	// Name is what listeners call it.
+	Name string `toml:"name"`
+	// Addresses are tried in turn, host:port each; the first that answers
+	// serves.
+	Addresses []string `toml:"addresses"`
+	// ProxyProtocol tells the server who the client is: "v2" (default),
+	// "v1" or "none".
+	ProxyProtocol ProxyProtocol `toml:"proxy-protocol"`
+	// TLS to the server: "none" (default), "starttls" or "implicit".
+	TLS protocol.TLSMode `toml:"tls"`
+	// ServerName is the name that the server's certificate must carry; by
+	// default the host of the address.
+	ServerName string `toml:"server-name"`
+	// CA is a PEM file of the authorities to trust instead of the system's.
+	CA string `toml:"ca"`
+	// Insecure accepts any certificate of the server.
+	Insecure bool `toml:"insecure"`
+	// Family names the server's make ("dovecot", "postfix", …) where the
+	// probe cannot tell. "" leaves it to the probe.
+	Family string `toml:"family"`
+	// ProbeInterval is how often it is looked at. Default 60s.
+	ProbeInterval guard.Duration `toml:"probe-interval"`
+}
+
+// A Listener is an address that clients connect to.
+type Listener struct {
+	// Name is its name in logs, metrics and bans.
+	Name string `toml:"name"`
+	// Address is where it listens: "192.0.2.1:25", "[2001:db8::1]:25", or
+	// ":25" for all addresses, IPv4 and IPv6.
+	Address string `toml:"address"`
+	// Protocol is "smtp", "submission", "imap", "pop3" or "managesieve".
+	Protocol string `toml:"protocol"`
+	// TLS is "none", "starttls" or "implicit".
+	TLS protocol.TLSMode `toml:"tls"`
+	// Upstream is the name of the server behind.
+	Upstream string `toml:"upstream"`
+	// Scope is what bans are for: "mx", "auth" or a name of your own.
+	Scope string `toml:"scope"`
+	// TrustedProxies must send a PROXY header; nobody else may.
+	TrustedProxies []string `toml:"trusted-proxies"`
+	// Auth allows credentials on this listener. Default true, except for
+	// protocol "smtp".
+	Auth *bool `toml:"auth"`
+	// PlaintextAuth allows credentials without TLS: "no" (default),
+	// "private" for clients in private networks, or "yes".
+	PlaintextAuth PlaintextAuth `toml:"plaintext-auth"`
+	// MasterSeparator splits master logins such as "alice*master" into both
+	// names. "" (default) splits none.
+	MasterSeparator string `toml:"master-separator"`
+}
+
+// PlaintextAuth says who may send credentials without TLS.
+type PlaintextAuth string
+
+const (
+	PlaintextNo      PlaintextAuth = "no"
+	PlaintextPrivate PlaintextAuth = "private"
+	PlaintextYes     PlaintextAuth = "yes"
+)
+
+// Timeouts bound what a client may take. They do not run while the server owes
+// a reply.
+type Timeouts struct {
+	// ProxyHeader bounds the wait for a trusted peer's PROXY header.
+	ProxyHeader guard.Duration `toml:"proxy-header"`
+	// Handshake bounds a TLS handshake.
+	Handshake guard.Duration `toml:"handshake"`
+	// FirstCommand bounds the wait for a client's first complete line.
+	FirstCommand guard.Duration `toml:"first-command"`
+	// Login bounds the time from the connection to a login, on listeners
+	// where clients log in.
+	Login guard.Duration `toml:"login"`
+	// Mail bounds the time to an accepted MAIL, and then between
+	// transactions, for clients of "smtp" that are not logged in.
+	Mail guard.Duration `toml:"mail"`
+	// Command bounds SMTP's silence between commands and within a message
+	// (RFC 5321 section 4.5.3.2).
+	Command guard.Duration `toml:"command"`
+	// IMAPIdle and POP3Idle bound the silence of a client that is logged in
+	// (RFC 9051 section 5.4: at least 30 minutes; RFC 1939: 10 minutes).
+	IMAPIdle guard.Duration `toml:"imap-idle"`
+	POP3Idle guard.Duration `toml:"pop3-idle"`
+	// Dial bounds the connection to a server, Greeting the wait for its
+	// first line.
+	Dial     guard.Duration `toml:"dial"`
+	Greeting guard.Duration `toml:"greeting"`
+	// Drain is how long open connections may go on after SIGTERM.
+	Drain guard.Duration `toml:"drain"`
+}
+
+// Limits bound how much there is at once.
+type Limits struct {
+	// Connections in all, and of one address (an IPv6 /64 is one address).
+	Connections           int `toml:"connections"`
+	ConnectionsPerAddress int `toml:"connections-per-address"`
+	// Handshakes is how many TLS handshakes run at the same time.
+	Handshakes int `toml:"handshakes"`
+}
+
+// DefaultTimeouts are in force where the configuration is silent.
+func DefaultTimeouts() Timeouts {
+	return Timeouts{
+		ProxyHeader:  guard.Duration(5 * time.Second),
+		Handshake:    guard.Duration(10 * time.Second),
+		FirstCommand: guard.Duration(30 * time.Second),
+		Login:        guard.Duration(3 * time.Minute),
+		Mail:         guard.Duration(5 * time.Minute),
+		Command:      guard.Duration(5 * time.Minute),
+		IMAPIdle:     guard.Duration(31 * time.Minute),
+		POP3Idle:     guard.Duration(10 * time.Minute),
+		Dial:         guard.Duration(5 * time.Second),
+		Greeting:     guard.Duration(60 * time.Second),
+		Drain:        guard.Duration(30 * time.Second),
+	}
+}
+
+// DefaultLimits are in force where the configuration is silent.
+func DefaultLimits() Limits {
+	return Limits{Connections: 9000, ConnectionsPerAddress: 100, Handshakes: 64}
+}
+
+// DefaultProbeInterval is how often an upstream is looked at.
+const DefaultProbeInterval = guard.Duration(60 * time.Second)
+
+// An Element is a place in the configuration that an error is about: a table
+// ("listener"), its position among its like, and a key in it.
+type Element struct {
+	Table string
+	Index int
+	Key   string
+}
+
+// A ConfigError is a fault in a configuration, with the place it is at.
+type ConfigError struct {
+	Element
+	Msg string
+}
+
+func (e *ConfigError) Error() string {
+	return fmt.Sprintf("[[%s]] number %d: %s: %s", e.Table, e.Index+1, e.Key, e.Msg)
+}
+
+// Normalize fills in what was left out and checks the rest, without opening a
+// file or a socket. Errors are *ConfigError and say what would be right.
+func (c *Config) Normalize() error {
+	for i := range c.Certificates {
+		if err := c.Certificates[i].check(i); err != nil {
+			return err
+		}
+	}
+	names := map[string]bool{}
+	for i := range c.Upstreams {
+		u := &c.Upstreams[i]
+		if err := u.normalize(i); err != nil {
+			return err
+		}
+		if names[u.Name] {
+			return upstreamError(i, "name", "%q is used twice; every upstream needs a name of its own", u.Name)
+		}
+		names[u.Name] = true
+	}
+	listeners := map[string]bool{}
+	for i := range c.Listeners {
+		l := &c.Listeners[i]
+		if err := l.normalize(i, names, len(c.Certificates) > 0); err != nil {
+			return err
+		}
+		if listeners[l.Name] {
+			return listenerError(i, "name", "%q is used twice; every listener needs a name of its own", l.Name)
+		}
+		listeners[l.Name] = true
+	}
+	return c.checkBounds()
+}
+
+func (c *Config) checkBounds() error {
+	for _, d := range []struct {
+		key string
+		d   guard.Duration
+	}{
+		{"proxy-header", c.Timeouts.ProxyHeader}, {"handshake", c.Timeouts.Handshake},
+		{"first-command", c.Timeouts.FirstCommand}, {"login", c.Timeouts.Login},
+		{"mail", c.Timeouts.Mail}, {"command", c.Timeouts.Command},
+		{"imap-idle", c.Timeouts.IMAPIdle}, {"pop3-idle", c.Timeouts.POP3Idle},
+		{"dial", c.Timeouts.Dial}, {"greeting", c.Timeouts.Greeting},
+	} {
+		if d.d <= 0 {
+			return &ConfigError{Element{"timeouts", 0, d.key}, "must be longer than 0s"}
+		}
+	}
+	for _, n := range []struct {
+		key string
+		n   int
+	}{
+		{"connections", c.Limits.Connections},
+		{"connections-per-address", c.Limits.ConnectionsPerAddress},
+		{"handshakes", c.Limits.Handshakes},
+	} {
+		if n.n < 1 {
+			return &ConfigError{Element{"limits", 0, n.key}, "must be at least 1"}
+		}
+	}
+	return nil
+}
+
+func (c *Certificate) check(i int) error {
+	if c.Cert == "" {
+		return &ConfigError{Element{"certificate", i, "cert"}, "is missing: name the PEM file with the certificate chain"}
+	}
+	if c.Key == "" {
+		return &ConfigError{Element{"certificate", i, "key"}, "is missing: name the PEM file with the private key"}
+	}
+	return nil
+}
+
+func upstreamError(i int, key, format string, args ...any) error {
+	return &ConfigError{Element{"upstream", i, key}, fmt.Sprintf(format, args...)}
+}
+
+func listenerError(i int, key, format string, args ...any) error {
+	return &ConfigError{Element{"listener", i, key}, fmt.Sprintf(format, args...)}
+}
+
+func (u *Upstream) normalize(i int) error {
+	if u.Name == "" {
+		return upstreamError(i, "name", "is missing")
+	}
+	if len(u.Addresses) == 0 {
+		return upstreamError(i, "addresses", "is missing: list the server's host:port")
+	}
+	for _, a := range u.Addresses {
+		if host, port, err := net.SplitHostPort(a); err != nil || host == "" || port == "" {
+			return upstreamError(i, "addresses", "%q is not host:port", a)
+		}
+	}
+	if u.ProxyProtocol == "" {
+		u.ProxyProtocol = ProxyV2
+	}
+	switch u.ProxyProtocol {
+	case ProxyV2, ProxyV1, ProxyNone:
+	default:
+		return upstreamError(i, "proxy-protocol", "%q is unknown; use \"v2\", \"v1\" or \"none\"", u.ProxyProtocol)
+	}
+	if u.TLS == "" {
+		u.TLS = protocol.TLSNone
+	}
+	if !knownTLS(u.TLS) {
+		return upstreamError(i, "tls", "%q is unknown; use \"none\", \"starttls\" or \"implicit\"", u.TLS)
+	}
+	if u.ProbeInterval == 0 {
+		u.ProbeInterval = DefaultProbeInterval
+	}
+	if u.ProbeInterval < guard.Duration(time.Second) {
+		return upstreamError(i, "probe-interval", "must be at least 1s")
+	}
+	return nil
+}
+
+func knownTLS(m protocol.TLSMode) bool {
+	return m == protocol.TLSNone || m == protocol.TLSStartTLS || m == protocol.TLSImplicit
+}
+
+func (l *Listener) normalize(i int, upstreams map[string]bool, haveCertificate bool) error {
+	if l.Name == "" {
+		return listenerError(i, "name", "is missing")
+	}
+	if _, port, err := net.SplitHostPort(l.Address); err != nil || port == "" {
+		return listenerError(i, "address", "%q is not host:port or :port", l.Address)
+	}
+	p := protocol.Lookup(l.Protocol)
+	if p == nil {
+		return listenerError(i, "protocol", "%q is unknown; use one of %s", l.Protocol, protocolNames())
+	}
+	if !knownTLS(l.TLS) {
+		return listenerError(i, "tls", "%q is unknown; use \"none\", \"starttls\" or \"implicit\"", l.TLS)
+	}
+	if l.TLS != protocol.TLSNone && !haveCertificate {
+		return listenerError(i, "tls", "%q needs a [[certificate]]", l.TLS)
+	}
+	if !upstreams[l.Upstream] {
+		return listenerError(i, "upstream", "no [[upstream]] is named %q", l.Upstream)
+	}
+	if l.Scope == "" {
+		l.Scope = p.Scope
+	}
+	if l.Scope == "all" {
+		return listenerError(i, "scope", "\"all\" is not a scope of a listener; it is what a ban for every scope is called")
+	}
+	if l.Auth == nil {
+		auth := l.Protocol != "smtp"
+		l.Auth = &auth
+	}
+	switch l.PlaintextAuth {
+	case "":
+		l.PlaintextAuth = PlaintextNo
+	case PlaintextNo, PlaintextPrivate, PlaintextYes:
+	default:
+		return listenerError(i, "plaintext-auth", "%q is unknown; use \"no\", \"private\" or \"yes\"", l.PlaintextAuth)
+	}
+	if _, err := parsePrefixes(l.TrustedProxies); err != nil {
+		return listenerError(i, "trusted-proxies", "%v", err)
+	}
+	return nil
+}
+
+func protocolNames() string {
+	names := make([]string, len(protocol.All))
+	for i, p := range protocol.All {
+		names[i] = p.Name
+	}
+	return strings.Join(names, ", ")
+}
+
+// parsePrefixes reads addresses and networks.
+func parsePrefixes(list []string) ([]netip.Prefix, error) {
+	prefixes := make([]netip.Prefix, 0, len(list))
+	for _, s := range list {
+		if a, err := netip.ParseAddr(s); err == nil {
+			a = a.Unmap()
+			prefixes = append(prefixes, netip.PrefixFrom(a, a.BitLen()))
+			continue
+		}
+		p, err := netip.ParsePrefix(s)
+		if err != nil {
+			return nil, fmt.Errorf("%q is neither an address nor a network", s)
+		}
+		prefixes = append(prefixes, p.Masked())
+	}
+	return prefixes, nil
+}
