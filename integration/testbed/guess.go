@@ -1,0 +1,180 @@
+package testbed
+
+import (
+	"fmt"
+	"strings"
+)
+
+// A Guess is one connection with one login.
+type Guess struct {
+	From     string // a loopback address
+	Port     int
+	Protocol string // "imap", "smtp" (submission, or a port 25 that offers AUTH)
+	TLS      string // as in the configuration: "none", "starttls", "implicit"
+	Login    string
+	Password string
+}
+
+// An Answer is what became of a guess.
+type Answer uint8
+
+const (
+	// Unanswered: the connection failed or ended before an answer.
+	Unanswered Answer = iota
+	// Accepted: the login is in.
+	Accepted
+	// Wrong: login or password was refused.
+	Wrong
+	// Later: a temporary refusal, which keeps a client from asking its user
+	// for another password.
+	Later
+	// GoodBye: the last word of somebody who closes, other than Later.
+	GoodBye
+	// Other: anything else.
+	Other
+)
+
+// String names the answer.
+func (a Answer) String() string {
+	return [...]string{"unanswered", "accepted", "wrong", "later", "good-bye", "other"}[a]
+}
+
+// Try makes the guess, and returns the connection if it was accepted. The text
+// is what the answer was read from, or the error.
+func (g Guess) Try() (Answer, string, *Conn) {
+	conn, err := g.Open()
+	if err != nil {
+		return Unanswered, err.Error(), nil
+	}
+	var line string
+	if g.Protocol == "imap" {
+		line, err = conn.IMAP("g1", "LOGIN %q %q", g.Login, g.Password)
+	} else {
+		line, err = conn.SMTP("AUTH PLAIN %s", Plain(g.Login, g.Password))
+	}
+	if err != nil {
+		conn.Close()
+		return Unanswered, err.Error(), nil
+	}
+	answer := Classify(g.Protocol, line)
+	if answer != Accepted {
+		conn.Close()
+		return answer, line, nil
+	}
+	return answer, line, conn
+}
+
+// Answer makes the guess, closes the connection, and tells only what became of
+// it.
+func (g Guess) Answer() Answer {
+	answer, _, conn := g.Try()
+	if conn != nil {
+		conn.Close()
+	}
+	return answer
+}
+
+// Open connects, secures the connection and says what comes before a login.
+func (g Guess) Open() (*Conn, error) {
+	conn, err := Dial(g.From, g.Port)
+	if err != nil {
+		return nil, err
+	}
+	if err := g.opening(conn); err != nil {
+		conn.Close()
+		return nil, err
+	}
+	return conn, nil
+}
+
+func (g Guess) opening(conn *Conn) error {
+	if g.TLS == "implicit" {
+		if err := conn.Handshake(AnyTLS()); err != nil {
+			return err
+		}
+	}
+	if g.Protocol == "imap" {
+		return g.openingIMAP(conn)
+	}
+	return g.openingSMTP(conn)
+}
+
+func (g Guess) openingIMAP(conn *Conn) error {
+	if line, err := conn.Line(); err != nil || !strings.HasPrefix(line, "* OK") {
+		return fmt.Errorf("greeting %q: %w", line, orUnexpected(err))
+	}
+	if g.TLS != "starttls" {
+		return nil
+	}
+	if line, err := conn.IMAP("g0", "STARTTLS"); err != nil || !strings.HasPrefix(line, "g0 OK") {
+		return fmt.Errorf("STARTTLS %q: %w", line, orUnexpected(err))
+	}
+	return conn.Handshake(AnyTLS())
+}
+
+func (g Guess) openingSMTP(conn *Conn) error {
+	if line, err := conn.Reply(); err != nil || !strings.HasPrefix(line, "220") {
+		return fmt.Errorf("greeting %q: %w", line, orUnexpected(err))
+	}
+	if g.TLS == "starttls" {
+		for _, command := range []string{"EHLO client.example.test", "STARTTLS"} {
+			if line, err := conn.SMTP("%s", command); err != nil || line[0] != '2' {
+				return fmt.Errorf("%s %q: %w", command, line, orUnexpected(err))
+			}
+		}
+		if err := conn.Handshake(AnyTLS()); err != nil {
+			return err
+		}
+	}
+	if line, err := conn.SMTP("EHLO client.example.test"); err != nil || line[0] != '2' {
+		return fmt.Errorf("EHLO %q: %w", line, orUnexpected(err))
+	}
+	return nil
+}
+
+// errUnexpected is what was wrong if reading was not.
+var errUnexpected = fmt.Errorf("not what was expected")
+
+func orUnexpected(err error) error {
+	if err == nil {
+		return errUnexpected
+	}
+	return err
+}
+
+// Classify reads an answer to a login.
+func Classify(protocol, line string) Answer {
+	if protocol == "imap" {
+		return classifyIMAP(line)
+	}
+	switch {
+	case strings.HasPrefix(line, "235"):
+		return Accepted
+	case strings.HasPrefix(line, "535"):
+		return Wrong
+	case strings.HasPrefix(line, "421"):
+		return GoodBye
+	case strings.HasPrefix(line, "4"):
+		return Later
+	}
+	return Other
+}
+
+func classifyIMAP(line string) Answer {
+	status, rest := "", ""
+	if fields := strings.SplitN(line, " ", 3); len(fields) == 3 {
+		status, rest = fields[1], fields[2]
+	}
+	temporary := strings.HasPrefix(rest, "[UNAVAILABLE]")
+	switch {
+	case status == "OK":
+		return Accepted
+	case status == "NO" && strings.HasPrefix(rest, "[AUTHENTICATIONFAILED]"):
+		return Wrong
+	case (status == "NO" || status == "BYE") && temporary:
+		return Later
+	case status == "BYE":
+		return GoodBye
+	}
+	return Other
+}
