@@ -108,7 +108,7 @@ service lmtp {
 @PENALTY@
 `
 
-const dovecotLMTP = `  unix_listener @QUEUE@/private/lmtp {
+const dovecotLMTP = `  unix_listener @QUEUE@/private/dovecot-lmtp {
     mode = 0660
     user = postfix
     group = postfix
