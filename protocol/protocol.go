@@ -115,8 +115,9 @@ type Setup struct {
 	// MasterSeparator splits a login such as "alice*master"; "" splits none.
 	MasterSeparator string
 
-	// Rows are the operator's own rows of the reply table; they go first.
-	Rows []ReplyRow
+	// Replies says what the server's replies mean: what CompileRows made of
+	// the operator's own rows. Nil means the built-in rows alone.
+	Replies *ReplyTable
 }
 
 // An Offer is what a probe has learnt about a server. It is shared and must
