@@ -31,6 +31,10 @@ type Protocol struct {
 	// Scope is the scope of a listener that names none: "mx" or "auth".
 	Scope string
 
+	// EarlyTalk tells that bytes before our greeting are an offence: of
+	// senders to port 25, not of people's mail programs.
+	EarlyTalk bool
+
 	// New starts a conversation.
 	New func(Setup) Conversation
 
@@ -44,7 +48,7 @@ type Protocol struct {
 }
 
 // All lists the protocols that a listener may name.
-var All = []*Protocol{}
+var All = []*Protocol{imap}
 
 // Lookup returns the protocol of that name, or nil.
 func Lookup(name string) *Protocol {

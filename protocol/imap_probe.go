@@ -1,0 +1,136 @@
+package protocol
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+)
+
+// errIMAPHeader: the server took our PROXY header for commands.
+var errIMAPHeader = errors.New("the server does not expect the PROXY header and took it for commands: " +
+	"in Dovecot set haproxy = yes in this service's inet_listener and name our address in haproxy_trusted_networks, " +
+	"in Cyrus give the service's imapd the -H option, or set proxy-protocol = \"none\" for this upstream")
+
+// An imapProber asks a server what it is: greeting, [STARTTLS,] CAPABILITY,
+// ID, LOGOUT.
+type imapProber struct {
+	set   ProbeSetup
+	tag   string
+	offer Offer
+	// greeting is the server's, without its capabilities where those were for
+	// a connection without TLS.
+	greeting []byte
+}
+
+func newIMAPProbe(set ProbeSetup) Prober { return &imapProber{set: set} }
+
+// Server takes one line of the server.
+func (p *imapProber) Server(line []byte) ProbeStep {
+	r := parseIMAPReply(line)
+	tag, _, _ := strings.Cut(strings.TrimRight(string(line), "\r\n"), " ")
+	switch {
+	case p.greeting == nil:
+		return p.greeted(line, tag, r)
+	case tag == "*":
+		return p.untagged(line, r)
+	case tag != p.tag:
+		return ProbeStep{Err: errIMAPHeader}
+	}
+	return p.tagged(line, r)
+}
+
+func (p *imapProber) greeted(line []byte, tag string, r reply) ProbeStep {
+	switch {
+	case tag != "*":
+		return ProbeStep{Err: fmt.Errorf("this is no IMAP server: it greets with %.60q", line)}
+	case r.code == "BAD":
+		return ProbeStep{Err: errIMAPHeader}
+	case r.code == "PREAUTH":
+		return ProbeStep{Err: errors.New("the server greets with PREAUTH, it takes anybody who connects as logged in: configure it to require a login")}
+	case r.code != "OK":
+		return ProbeStep{Err: fmt.Errorf("the server refuses connections: %.200q", line)}
+	}
+	p.greeting = append([]byte(nil), line...)
+	if p.set.StartTLS {
+		p.greeting = []byte("* OK " + r.text + "\r\n")
+	}
+	p.noteText(r.text)
+	switch {
+	case p.set.StartTLS:
+		return p.ask("a", "STARTTLS")
+	case p.set.Stop:
+		return ProbeStep{Done: true, Greeting: p.greeting}
+	}
+	return p.ask("b", "CAPABILITY")
+}
+
+func (p *imapProber) ask(tag, command string) ProbeStep {
+	p.tag = tag
+	return ProbeStep{Send: []byte(tag + " " + command + "\r\n")}
+}
+
+// noteText learns what a greeting tells: the make, and the host name if its
+// first word is one.
+func (p *imapProber) noteText(text string) {
+	lower := strings.ToLower(text)
+	for _, family := range []string{"dovecot", "cyrus", "courier", "stalwart", "exchange"} {
+		if strings.Contains(lower, family) {
+			p.offer.Family = family
+			break
+		}
+	}
+	first, _, _ := strings.Cut(text, " ")
+	if strings.Contains(strings.Trim(first, "."), ".") && validIMAPTag([]byte(first)) {
+		p.offer.Host = first
+	}
+}
+
+func (p *imapProber) untagged(line []byte, r reply) ProbeStep {
+	upper := strings.ToUpper(strings.TrimRight(string(line), "\r\n"))
+	switch {
+	case r.code == "BAD" && p.tag == "b":
+		return ProbeStep{Err: errIMAPHeader}
+	case r.code == "BYE" && p.tag != "d":
+		return ProbeStep{Err: fmt.Errorf("the server ended the dialogue: %.200q", line)}
+	case r.code == "CAPABILITY":
+		_, list, _, _ := cutCapabilities(line)
+		p.offer.Capabilities = slices.DeleteFunc(strings.Fields(string(list)),
+			func(w string) bool { return strings.EqualFold(w, "STARTTLS") })
+	case r.code == "ID" && p.offer.Family == "":
+		if strings.Contains(upper, `"DOVECOT"`) {
+			p.offer.Family = "dovecot"
+		} else if strings.Contains(upper, `"CYRUS`) {
+			p.offer.Family = "cyrus"
+		}
+	}
+	return ProbeStep{}
+}
+
+func (p *imapProber) tagged(line []byte, r reply) ProbeStep {
+	switch p.tag {
+	case "a":
+		if r.code != "OK" {
+			return ProbeStep{Err: fmt.Errorf("the server refuses STARTTLS (%.200q): set tls = \"none\" or \"implicit\" for this upstream", line)}
+		}
+		if p.set.Stop {
+			return ProbeStep{StartTLS: true, Done: true, Greeting: p.greeting}
+		}
+		step := p.ask("b", "CAPABILITY")
+		step.StartTLS = true
+		return step
+	case "b":
+		if r.code != "OK" {
+			return ProbeStep{Err: fmt.Errorf("the server refuses CAPABILITY: %.200q", line)}
+		}
+		// ID tells the family where the greeting was changed.
+		if p.offer.Family == "" && slices.Contains(p.offer.Capabilities, "ID") {
+			return p.ask("c", "ID NIL")
+		}
+		return p.ask("d", "LOGOUT")
+	case "c":
+		return p.ask("d", "LOGOUT")
+	}
+	offer := p.offer
+	return ProbeStep{Done: true, Offer: &offer}
+}
