@@ -206,7 +206,7 @@ func (c *Config) Normalize() error {
 		}
 		names[u.Name] = true
 	}
-	listeners := map[string]bool{}
+	listeners, addresses := map[string]bool{}, map[string]bool{}
 	for i := range c.Listeners {
 		l := &c.Listeners[i]
 		if err := l.normalize(i, names, len(c.Certificates) > 0); err != nil {
@@ -215,7 +215,15 @@ func (c *Config) Normalize() error {
 		if listeners[l.Name] {
 			return listenerError(i, "name", "%q is used twice; every listener needs a name of its own", l.Name)
 		}
-		listeners[l.Name] = true
+		if addresses[l.Address] {
+			return listenerError(i, "address", "%q is used twice", l.Address)
+		}
+		listeners[l.Name], addresses[l.Address] = true, true
+	}
+	for i := range c.Rows {
+		if _, err := protocol.CompileRows(c.Rows[i : i+1]); err != nil {
+			return &ConfigError{Element{"reply", i, "means"}, err.Error()}
+		}
 	}
 	return c.checkBounds()
 }

@@ -1,36 +1,254 @@
 // Package proxy is the data path: listeners, one connection's life, TLS,
 // upstreams, relay.
+//
+// A connection is accepted and admitted (listener.go), lives through conn.go,
+// which reads as the table of contents of that life, and is relayed (relay.go)
+// line by line as its protocol's Conversation decides. Sockets are this
+// package's; what a line means is package protocol's; who may do what is
+// package guard's.
 package proxy
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"log/slog"
+	"net"
+	"slices"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"time"
 
-	"github.com/prometheus/client_golang/prometheus"
+	"github.com/gaissmai/bart"
 
 	"mailreeve/guard"
+	"mailreeve/protocol"
 )
 
-// A Server runs the listeners of one configuration.
-type Server struct{}
+// A Server runs the listeners of one configuration, and of the next one after
+// a reload.
+type Server struct {
+	guard   *guard.Guard
+	log     *slog.Logger
+	metrics *metrics
+	conns   *registry
+	lot     *lot
+	run     string // tells this run's connections from another's, in logs
 
-// New prepares a server. Nothing listens yet. Certificates are read.
-func New(cfg Config, g *guard.Guard, log *slog.Logger) (*Server, error) { return nil, nil }
+	ctx     context.Context
+	stop    context.CancelFunc
+	running sync.WaitGroup // connections, probes, sweeper
 
-// Listen opens the listeners; with old, those that stay are taken over.
-func (s *Server) Listen() error { return nil }
+	nextConn     atomic.Uint64
+	acceptWarned atomic.Int64
+	draining     atomic.Bool
+
+	mu        sync.Mutex // guards a change of configuration
+	current   *plan
+	listeners map[string]*listener // by address
+}
+
+// A plan is a configuration made ready: everything that can fail has been
+// tried, nothing has been changed.
+type plan struct {
+	cfg        Config
+	certs      *certs
+	upstreams  map[upstreamKey]*upstream
+	services   []*service
+	handshakes slots
+	replies    *protocol.ReplyTable
+
+	stop context.CancelFunc // of the probes and the certificate watch
+}
+
+// New prepares a server: certificates are read, nothing listens yet.
+func New(cfg Config, g *guard.Guard, log *slog.Logger) (*Server, error) {
+	lot, err := newLot()
+	if err != nil {
+		return nil, fmt.Errorf("epoll: %w", err)
+	}
+	ctx, stop := context.WithCancel(context.Background())
+	s := &Server{lot: lot, guard: g, log: log, metrics: newMetrics(), conns: newRegistry(), run: strconv.FormatInt(time.Now().Unix(), 36),
+		ctx: ctx, stop: stop, listeners: map[string]*listener{}}
+	p, err := s.prepare(cfg)
+	if err != nil {
+		stop()
+		lot.close()
+		return nil, err
+	}
+	s.current = p
+	g.Subscribe(s.changed)
+	return s, nil
+}
+
+// prepare makes a plan.
+func (s *Server) prepare(cfg Config) (*plan, error) {
+	if err := cfg.Normalize(); err != nil {
+		return nil, err
+	}
+	p := &plan{cfg: cfg, handshakes: make(slots, cfg.Limits.Handshakes)}
+	var err error
+	if p.replies, err = protocol.CompileRows(cfg.Rows); err != nil {
+		return nil, err
+	}
+	if p.certs, err = loadCerts(cfg.Certificates); err != nil {
+		return nil, err
+	}
+	if p.certs.rsaOnly() {
+		s.log.Warn("only RSA certificates are configured: each handshake costs several times an ECDSA one")
+	}
+	var old map[upstreamKey]*upstream
+	if s.current != nil {
+		old = s.current.upstreams
+	}
+	if p.upstreams, err = buildUpstreams(&p.cfg, s.metrics, s.log, old); err != nil {
+		return nil, err
+	}
+	for _, l := range p.cfg.Listeners {
+		svc, err := s.newService(l, p)
+		if err != nil {
+			return nil, err
+		}
+		p.services = append(p.services, svc)
+	}
+	return p, nil
+}
+
+func (s *Server) newService(l Listener, p *plan) (*service, error) {
+	svc := &service{
+		Listener: l, server: s, proto: protocol.Lookup(l.Protocol),
+		upstream: p.upstreams[upstreamKey{l.Upstream, l.Protocol}],
+		trusted:  new(bart.Lite), timeouts: p.cfg.Timeouts, limits: p.cfg.Limits,
+		replies: p.replies, hostname: p.cfg.Hostname, handshakes: p.handshakes,
+	}
+	svc.banned = s.metrics.refused.WithLabelValues(l.Name, "banned")
+	if l.TLS != protocol.TLSNone {
+		svc.tls = p.certs.config(svc.proto.ALPN)
+	}
+	trusted, err := parsePrefixes(l.TrustedProxies)
+	if err != nil {
+		return nil, err
+	}
+	for _, t := range trusted {
+		svc.trusted.Insert(t)
+	}
+	return svc, nil
+}
+
+// Listen opens the listeners and begins to serve.
+func (s *Server) Listen() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	opened, err := s.openMissing(s.current)
+	if err != nil {
+		return err
+	}
+	s.running.Add(1)
+	go s.sweep()
+	s.running.Go(func() { s.lot.watch(s.ctx, s.log) })
+	s.take(s.current, opened)
+	return nil
+}
 
 // Reload puts a new configuration in place of the running one: listeners that
 // stay keep their sockets, open connections live on. On an error nothing has
 // changed.
-func (s *Server) Reload(cfg Config) error { return nil }
+func (s *Server) Reload(cfg Config) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	p, err := s.prepare(cfg)
+	if err != nil {
+		return err
+	}
+	opened, err := s.openMissing(p)
+	if err != nil {
+		return err
+	}
+	s.current.stop()
+	s.take(p, opened)
+	return nil
+}
 
-// Shutdown stops accepting, says goodbye to the connections that wait for
-// their client, and gives the rest until ctx ends.
-func (s *Server) Shutdown(ctx context.Context) error { return nil }
+// openMissing opens the sockets that a plan needs and are not open yet. On an
+// error it closes those it opened.
+func (s *Server) openMissing(p *plan) (map[string]*listener, error) {
+	opened := map[string]*listener{}
+	for i, svc := range p.services {
+		if s.listeners[svc.Address] != nil || opened[svc.Address] != nil {
+			continue
+		}
+		l, err := openListener(s.ctx, svc.Address)
+		if err != nil {
+			for _, o := range opened {
+				o.tcp.Close()
+			}
+			return nil, &ConfigError{Element{"listener", i, "address"}, err.Error()}
+		}
+		opened[svc.Address] = l
+	}
+	return opened, nil
+}
 
-// Probe looks at every upstream once and tells what it found, for `check`.
-func Probe(ctx context.Context, cfg Config) []ProbeResult { return nil }
+// take brings a plan into force. It cannot fail.
+func (s *Server) take(p *plan, opened map[string]*listener) {
+	ctx, stop := context.WithCancel(s.ctx)
+	p.stop = stop
+	s.current = p
+	wanted := map[string]bool{}
+	for _, svc := range p.services {
+		wanted[svc.Address] = true
+		l := s.listeners[svc.Address]
+		if l == nil {
+			l = opened[svc.Address]
+			s.listeners[svc.Address] = l
+		}
+		l.service.Store(svc)
+	}
+	for _, l := range opened {
+		go l.accept(s)
+	}
+	for address, l := range s.listeners {
+		if !wanted[address] {
+			l.tcp.Close()
+			<-l.done
+			delete(s.listeners, address)
+		}
+	}
+	for _, u := range p.upstreams {
+		s.running.Go(func() { u.keepProbing(ctx) })
+	}
+	s.running.Go(func() { p.certs.watch(ctx, s.log) })
+}
+
+// Shutdown stops accepting, says goodbye to the connections whose turn it is,
+// and lets the rest finish until ctx ends; then it closes them.
+func (s *Server) Shutdown(ctx context.Context) error {
+	s.mu.Lock()
+	for _, l := range s.listeners {
+		l.tcp.Close()
+	}
+	for _, l := range s.listeners {
+		<-l.done
+	}
+	s.listeners = map[string]*listener{}
+	s.mu.Unlock()
+	s.draining.Store(true)
+	err := s.drain(ctx)
+	s.stop()
+	for _, c := range s.conns.list() {
+		c.end("shutdown")
+	}
+	s.running.Wait()
+	return err
+}
+
+// changed is called by the guard before a deciding call of its returns.
+func (s *Server) changed(ch guard.Change) {
+	if ch.Kind == guard.BanAdded {
+		s.cutBanned(ch)
+	}
+}
 
 // A ProbeResult is what a look at one address of an upstream showed.
 type ProbeResult struct {
@@ -65,14 +283,66 @@ type ListenerStatus struct {
 }
 
 // Status tells what is open and what the last probes found.
-func (s *Server) Status() Status { return Status{} }
+func (s *Server) Status() Status {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	st := Status{Upstreams: results(s.current.upstreams)}
+	open := map[string]int{}
+	for _, c := range s.conns.list() {
+		st.Connections++
+		open[c.service.Name]++
+		if c.authenticated.Load() {
+			st.Authenticated++
+		}
+	}
+	for _, svc := range s.current.services {
+		ls := ListenerStatus{Name: svc.Name, Address: svc.Address, Protocol: svc.Protocol,
+			Scope: svc.Scope, Connections: open[svc.Name]}
+		if l := s.listeners[svc.Address]; l != nil {
+			ls.Address = l.tcp.Addr().String()
+		}
+		st.Listeners = append(st.Listeners, ls)
+	}
+	return st
+}
+
+// Addresses gives where the listeners listen, by name.
+func (s *Server) Addresses() map[string]net.Addr {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	addrs := map[string]net.Addr{}
+	for _, svc := range s.current.services {
+		if l := s.listeners[svc.Address]; l != nil {
+			addrs[svc.Name] = l.tcp.Addr()
+		}
+	}
+	return addrs
+}
 
 // Ready tells whether every listener is open and every upstream has an address
 // that answers; if not, why.
-func (s *Server) Ready() error { return nil }
+func (s *Server) Ready() error {
+	if s.draining.Load() {
+		return errors.New("shutting down")
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.listeners) == 0 {
+		return errors.New("not listening yet")
+	}
+	for key, u := range s.current.upstreams {
+		answers := func(i int) bool { r := u.results[i].Load(); return r != nil && r.OK }
+		if !slices.ContainsFunc(indexes(len(u.results)), answers) {
+			return fmt.Errorf("upstream %s (%s): no address answers as it should", key.name, key.protocol)
+		}
+	}
+	return nil
+}
 
-// Describe and Collect make a Server a prometheus.Collector.
-func (s *Server) Describe(ch chan<- *prometheus.Desc) {}
-
-// Collect implements prometheus.Collector.
-func (s *Server) Collect(ch chan<- prometheus.Metric) {}
+func indexes(n int) []int {
+	list := make([]int, n)
+	for i := range list {
+		list[i] = i
+	}
+	return list
+}

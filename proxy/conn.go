@@ -1,0 +1,321 @@
+package proxy
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"log/slog"
+	"net"
+	"net/netip"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"mailreeve/guard"
+	"mailreeve/protocol"
+)
+
+// A conn is one client's connection from accept to close.
+//
+// At most three goroutines work on it: serve at first, then one that carries
+// the client's bytes and, once the server is dialled, one that carries the
+// server's. What they share is guarded by mu; a side is written to only with
+// that side's pen in hand. mu is taken before a pen, and a pen is taken before
+// mu is let go, so that what the conversation decided in order is written in
+// order.
+type conn struct {
+	service *service
+	origin  guard.Origin
+	peer    netip.AddrPort // the TCP peer: the client, or a trusted proxy
+	local   netip.AddrPort // where the client connected to
+	remote  netip.AddrPort // the client
+	began   int64          // in the clock of moment
+	ctx     context.Context
+	cancel  context.CancelFunc
+	client  *end
+
+	clientPen sync.Mutex
+	serverPen sync.Mutex
+
+	mu      sync.Mutex
+	turn    sync.Cond // the server has said something, or the end has come
+	conv    protocol.Conversation
+	server  *end // nil before the dial
+	blind   bool
+	attempt *guard.Attempt // a credential that is with the server
+	login   string         // of the credential that is or was with the server
+	workers int            // goroutines at work
+	over    bool
+	why     string // how it ended
+	detail  error
+	address string // of the server
+	events  []protocol.Event
+	left    bool          // the client has gone; its last bytes have been shown
+	delay   time.Duration // how long the next answer is to be held back
+	place   int32         // in the lot, while parked
+	halves  int           // sides that have ended, once blind
+
+	// What the sweeper and cuts look at without waiting for mu.
+	phase         atomic.Uint32
+	resting       atomic.Bool // the pumps are to leave, or have left
+	talking       atomic.Bool // the conversation has begun
+	cutLater      atomic.Bool // a ban fell where it may not be cut
+	timedOut      atomic.Bool // its time is up and is being dealt with
+	cutting       atomic.Bool // a last word is being said: nothing else may pass
+	deciding      atomic.Bool // a guard's call is under way and will tell of a ban
+	authenticated atomic.Bool
+	delivered     atomic.Bool  // a message was accepted
+	understood    atomic.Bool  // the client has said a complete line
+	heard         atomic.Int64 // when the client last said something
+	moved         atomic.Int64 // when either side last said something
+	progressed    atomic.Int64 // when a MAIL or message was last accepted
+	asked         atomic.Int64 // when the credential under way was sent
+	bytesIn       atomic.Int64
+	bytesOut      atomic.Int64
+}
+
+// serve is the first part of a connection's life, up to the greeting; the
+// relay is the rest.
+func (c *conn) serve(trusted bool, verdict protocol.Verdict) {
+	defer c.leave()
+	c.remote = c.peer
+	c.local = unmapped(c.client.tcp.LocalAddr().(*net.TCPAddr).AddrPort())
+	if trusted {
+		var ok bool
+		if verdict, ok = c.introduce(); !ok {
+			return
+		}
+	}
+	c.service.server.metrics.accepted.WithLabelValues(c.service.Name).Inc()
+	if c.service.TLS == protocol.TLSImplicit {
+		if err := c.secure(); err != nil {
+			c.stop("tls", err)
+			return
+		}
+	}
+	c.greet(verdict)
+}
+
+// introduce reads the PROXY header of a trusted peer and admits the client that
+// it names. A LOCAL header is the peer's own connection, a health check: it is
+// served, from the peer's address.
+func (c *conn) introduce() (protocol.Verdict, bool) {
+	s := c.service.server
+	f, err := readHeader(c.client.tcp, time.Now().Add(time.Duration(c.service.timeouts.ProxyHeader)))
+	switch {
+	case errors.Is(err, errLocal):
+		s.metrics.headers.WithLabelValues(c.service.Name, "local").Inc()
+		return protocol.Pass, true
+	case err != nil:
+		s.metrics.headers.WithLabelValues(c.service.Name, "bad").Inc()
+		c.stop("proxy-header", err)
+		return 0, false
+	}
+	s.metrics.headers.WithLabelValues(c.service.Name, "ok").Inc()
+	s.conns.remove(c)
+	c.remote, c.local = f.client, f.local
+	c.origin.Addr = f.client.Addr()
+	verdict := protocol.Pass
+	perAddress := c.service.limits.ConnectionsPerAddress
+	if s.guard.Exempt(c.origin.Addr) {
+		perAddress = 0
+	}
+	reason := s.conns.add(c, c.service.limits.Connections, perAddress)
+	// Asked again once it is entered, where a new ban finds it.
+	if verdict = s.guard.Admit(&c.origin); verdict == protocol.Banned {
+		reason = "banned"
+	}
+	if reason != "" {
+		s.metrics.refused.WithLabelValues(c.service.Name, reason).Inc()
+		c.stop("refused-"+reason, nil)
+		return 0, false
+	}
+	return verdict, true
+}
+
+// secure brings TLS up, under a deadline and one of the handshake slots.
+func (c *conn) secure() error {
+	s := c.service.server
+	limit := time.Duration(c.service.timeouts.Handshake)
+	ctx, cancel := context.WithTimeout(c.ctx, limit)
+	defer cancel()
+	err := c.service.handshakes.take(ctx)
+	if err == nil {
+		err = c.client.shakeHands(ctx, c.service.tls, limit)
+		c.service.handshakes.give()
+	}
+	result := "failed"
+	if err == nil {
+		result = tls.VersionName(c.client.tls.ConnectionState().Version)
+	}
+	s.metrics.handshakes.WithLabelValues(c.service.Name, result).Inc()
+	return err
+}
+
+// greet begins the conversation and hands over to the relay, in a goroutine of
+// its own: this one's stack has grown with the handshake.
+func (c *conn) greet(verdict protocol.Verdict) {
+	svc := c.service
+	now := moment()
+	c.heard.Store(now)
+	c.moved.Store(now)
+	c.progressed.Store(now)
+	c.mu.Lock()
+	c.conv = svc.proto.New(protocol.Setup{
+		Hostname: svc.hostname, Offer: svc.upstream.offer.Load(),
+		TLS: svc.TLS, Secure: svc.TLS == protocol.TLSImplicit,
+		PlaintextAuth: svc.plaintextAuth(c.origin.Addr), NoAuth: !*svc.Auth,
+		Soft: verdict == protocol.Soft, MasterSeparator: svc.MasterSeparator, Replies: svc.replies,
+	})
+	early := svc.proto.EarlyTalk && svc.TLS != protocol.TLSImplicit && c.client.unread() > 0
+	if early && c.tellEvent(protocol.Event{Kind: protocol.EarlyTalk}) {
+		c.mu.Unlock()
+		c.stop("banned", nil)
+		return
+	}
+	step := c.conv.Start()
+	c.talking.Store(true)
+	c.workers++
+	c.mu.Unlock()
+	if !c.write(c.client, &c.clientPen, step.ToClient) {
+		c.stop("client-gone", nil)
+	}
+	go c.pumpClient()
+}
+
+// facts are what the server is told about the client.
+func (c *conn) facts() *facts {
+	f := &facts{client: c.remote, local: c.local, id: c.name()}
+	if c.client.tls != nil {
+		state := c.client.tls.ConnectionState()
+		f.tls = &state
+	}
+	return f
+}
+
+// name is the connection's in the log, and in the server's (UNIQUE_ID).
+func (c *conn) name() string {
+	return c.service.server.run + "-" + strconv.FormatUint(c.origin.Conn, 36)
+}
+
+// stop ends the connection, remembering why for the log.
+func (c *conn) stop(why string, err error) {
+	c.mu.Lock()
+	if !c.over {
+		c.detail = err
+	}
+	c.mu.Unlock()
+	c.end(why)
+}
+
+// end closes both sides. Whoever leaves last finishes. It may be called from
+// anywhere, with no lock held, any number of times; the first reason counts.
+func (c *conn) end(why string) {
+	c.mu.Lock()
+	first := !c.over
+	if first {
+		c.over, c.why = true, why
+	}
+	server := c.server
+	idle := first && c.workers == 0
+	c.turn.Broadcast()
+	c.mu.Unlock()
+	if c.cancel != nil {
+		c.cancel()
+	}
+	c.client.Close()
+	if server != nil {
+		server.Close()
+	}
+	if idle {
+		c.finish()
+	}
+}
+
+// leave ends a goroutine's work. A connection whose last worker has left is
+// over.
+func (c *conn) leave() {
+	c.mu.Lock()
+	c.workers--
+	last := c.workers == 0 && c.over
+	if c.workers == 0 && !c.over && c.resting.Load() {
+		if err := c.service.server.lot.park(c); err != nil {
+			c.stirLocked()
+		}
+	}
+	c.mu.Unlock()
+	if last {
+		c.finish()
+	}
+}
+
+// finish is the connection's last act: one log line.
+func (c *conn) finish() {
+	s := c.service.server
+	if c.attempt != nil {
+		out := protocol.Neutral
+		if c.left {
+			out = protocol.Left
+		}
+		s.guard.Settle(c.attempt, out, "")
+		c.attempt = nil
+	}
+	c.client.in.free()
+	if c.server != nil {
+		c.server.in.free()
+	}
+	if c.place != 0 {
+		s.lot.take(c.place)
+	}
+	s.conns.remove(c)
+	s.metrics.open.WithLabelValues(c.service.Name).Dec()
+	s.metrics.ended.WithLabelValues(c.service.Name, c.why).Inc()
+	s.metrics.bytes.WithLabelValues(c.service.Name, "in").Add(float64(c.bytesIn.Load()))
+	s.metrics.bytes.WithLabelValues(c.service.Name, "out").Add(float64(c.bytesOut.Load()))
+	s.log.LogAttrs(context.Background(), slog.LevelInfo, "connection", c.attrs()...)
+	s.running.Done()
+}
+
+// attrs are the log line's. What a client chose (login) is quoted by slog.
+func (c *conn) attrs() []slog.Attr {
+	attrs := []slog.Attr{
+		slog.String("conn", c.name()),
+		slog.String("listener", c.service.Name),
+		slog.String("client", c.remote.String()),
+		slog.String("end", c.why),
+		slog.Float64("seconds", float64((moment()-c.began)/int64(time.Millisecond))/1000),
+		slog.Int64("in", c.bytesIn.Load()),
+		slog.Int64("out", c.bytesOut.Load()),
+	}
+	if c.peer != c.remote {
+		attrs = append(attrs, slog.String("proxy", c.peer.Addr().String()))
+	}
+	if c.login != "" {
+		attrs = append(attrs, slog.String("login", c.login), slog.Bool("authenticated", c.authenticated.Load()))
+	}
+	if c.address != "" {
+		attrs = append(attrs, slog.String("server", c.address))
+	}
+	if c.client.tls != nil {
+		if state := c.client.tls.ConnectionState(); state.HandshakeComplete {
+			attrs = append(attrs, slog.String("tls", tls.VersionName(state.Version)))
+		}
+	}
+	if len(c.events) > 0 {
+		attrs = append(attrs, slog.Any("events", eventCounts(c.events)))
+	}
+	if c.detail != nil && !isWeather(c.detail) {
+		attrs = append(attrs, slog.String("error", c.detail.Error()))
+	}
+	return attrs
+}
+
+// eventCounts tells how often each kind was noticed.
+func eventCounts(events []protocol.Event) map[protocol.Kind]int {
+	counts := map[protocol.Kind]int{}
+	for _, e := range events {
+		counts[e.Kind]++
+	}
+	return counts
+}

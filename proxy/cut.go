@@ -1,0 +1,136 @@
+package proxy
+
+import (
+	"context"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"mailreeve/guard"
+	"mailreeve/protocol"
+)
+
+// lastWordTimeout is how long a client may take to take our last word.
+const lastWordTimeout = 500 * time.Millisecond
+
+// cut ends the connection with a last word. From now on nothing else passes in
+// either direction. It does not wait; the channel is closed when it is done.
+func (c *conn) cut(w protocol.Word, why string) <-chan struct{} {
+	done := make(chan struct{})
+	if !c.cutting.CompareAndSwap(false, true) {
+		close(done)
+		return done
+	}
+	// A writer that holds the pen and is stuck lets go by then.
+	_ = c.client.tcp.SetWriteDeadline(time.Now().Add(lastWordTimeout))
+	go c.farewell(w, why, done)
+	return done
+}
+
+// farewell says the last word and closes.
+func (c *conn) farewell(w protocol.Word, why string, done chan struct{}) {
+	defer close(done)
+	c.clientPen.Lock()
+	if c.talking.Load() {
+		_, _ = c.client.Write(c.service.proto.Say(w, c.service.name()))
+		_ = c.client.CloseWrite()
+		c.client.discard()
+	}
+	c.clientPen.Unlock()
+	c.end(why)
+}
+
+// endGently closes after what was written has been handed to the kernel, so
+// that the client can read it: unread input would turn the close into a reset.
+func (c *conn) endGently(why string) {
+	_ = c.client.tcp.SetWriteDeadline(time.Now().Add(lastWordTimeout))
+	c.clientPen.Lock()
+	_ = c.client.CloseWrite()
+	c.client.discard()
+	c.clientPen.Unlock()
+	c.end(why)
+}
+
+// discard drops what the kernel holds and nobody will read.
+func (e *end) discard() {
+	rc, err := e.tcp.SyscallConn()
+	if err != nil {
+		return
+	}
+	var buf [4096]byte
+	_ = rc.Control(func(fd uintptr) {
+		for range 64 {
+			n, _, err := unix.Recvfrom(int(fd), buf[:], unix.MSG_DONTWAIT)
+			if n <= 0 || err != nil {
+				return
+			}
+		}
+	})
+}
+
+// cutsWait is how long a deciding call of the guard waits for the cuts it
+// caused. Nothing passes on those connections from the first moment on.
+const cutsWait = 50 * time.Millisecond
+
+// cutBanned ends the connections that a new ban concerns: not those that are
+// logged in, nor the middle of a message, nor a credential that is with the
+// server (its reply decides), nor the one whose event is just being judged
+// (its own call tells it).
+func (s *Server) cutBanned(ch guard.Change) {
+	var cuts []<-chan struct{}
+	for _, c := range s.conns.within(ch.Prefix) {
+		if !ch.Covers(&c.origin) || c.authenticated.Load() || c.deciding.Load() {
+			continue
+		}
+		if !c.mayCut() {
+			c.cutLater.Store(true)
+			continue
+		}
+		cuts = append(cuts, c.cut(protocol.SayBanned, "banned"))
+	}
+	timeout := time.After(cutsWait)
+	for _, done := range cuts {
+		select {
+		case <-done:
+		case <-timeout:
+			return
+		}
+	}
+}
+
+// drain ends each connection as soon as it is the client's turn, until none is
+// left or ctx ends.
+func (s *Server) drain(ctx context.Context) error {
+	tick := time.NewTicker(50 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		list := s.conns.list()
+		if len(list) == 0 {
+			return nil
+		}
+		for _, c := range list {
+			if c.talking.Load() && protocol.Phase(c.phase.Load()) == protocol.Idle {
+				c.cut(protocol.SayShutdown, "shutdown")
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-tick.C:
+		}
+	}
+}
+
+// slots bounds how many do something at the same time.
+type slots chan struct{}
+
+func (s slots) take(ctx context.Context) error {
+	select {
+	case s <- struct{}{}:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+func (s slots) give() { <-s }

@@ -1,0 +1,199 @@
+package proxy
+
+import (
+	"time"
+
+	"mailreeve/protocol"
+)
+
+// judge asks the guard about a credential and tells the conversation. It is
+// called with mu held and returns with mu held, but lets go of it while it
+// asks: the guard may have the attempt wait. It returns false if the client is
+// banned.
+func (c *conn) judge(cred *protocol.Credential) bool {
+	c.mu.Unlock()
+	attempt, d := c.service.server.guard.Attempt(c.ctx, &c.origin, cred)
+	c.mu.Lock()
+	c.attempt = attempt
+	if d.Verdict == protocol.Banned && !c.authenticated.Load() {
+		return false
+	}
+	c.delay = d.Delay
+	c.pause()
+	if len(cred.Identities) > 0 {
+		c.login = cred.Identities[0]
+	}
+	if attempt != nil {
+		c.asked.Store(moment())
+	}
+	c.conv.Verdict(d.Verdict)
+	c.notePhase()
+	return true
+}
+
+// tell tells the guard what a step says, before anything of the step is
+// released. It is called with mu held. It returns true if the client is banned
+// and must be cut now.
+func (c *conn) tell(step *protocol.Step) bool {
+	banned := false
+	if step.Outcome != protocol.Unsettled && c.attempt != nil {
+		banned = c.settle(step)
+	}
+	for _, e := range step.Events {
+		if c.tellEvent(e) {
+			banned = true
+		}
+	}
+	if step.Progress {
+		c.progressed.Store(moment())
+	}
+	if !banned || c.authenticated.Load() {
+		return false
+	}
+	if !c.mayCut() {
+		c.cutLater.Store(true)
+		return false
+	}
+	return true
+}
+
+func (c *conn) settle(step *protocol.Step) bool {
+	attempt := c.attempt
+	c.attempt = nil
+	c.deciding.Store(true)
+	d := c.service.server.guard.Settle(attempt, step.Outcome, step.Code)
+	c.deciding.Store(false)
+	c.delay = d.Delay
+	if step.Outcome == protocol.Success {
+		c.authenticated.Store(true)
+		c.cutLater.Store(false)
+		return false
+	}
+	return d.Verdict == protocol.Banned || c.cutLater.Load()
+}
+
+// pause holds an answer back for as long as the guard has said: what a wrong
+// guess costs the guesser. It is called with mu held and lets go of it.
+func (c *conn) pause() {
+	delay := c.delay
+	if delay <= 0 {
+		return
+	}
+	c.delay = 0
+	c.mu.Unlock()
+	timer := time.NewTimer(delay)
+	select {
+	case <-timer.C:
+	case <-c.ctx.Done():
+		timer.Stop()
+	}
+	c.mu.Lock()
+}
+
+// maxEvents bounds the events that a connection remembers for its log line.
+const maxEvents = 1000
+
+func (c *conn) tellEvent(e protocol.Event) bool {
+	if e.Kind == protocol.GoodRcpt {
+		c.delivered.Store(true)
+	} else if len(c.events) < maxEvents {
+		c.events = append(c.events, protocol.Event{Kind: e.Kind})
+	}
+	c.deciding.Store(true)
+	d := c.service.server.guard.Report(&c.origin, c.login, e)
+	c.deciding.Store(false)
+	return d.Verdict == protocol.Banned
+}
+
+// notePhase publishes the conversation's phase. It is called with mu held
+// after every call of the conversation, and before anything is written.
+func (c *conn) notePhase() { c.phase.Store(uint32(c.conv.Phase())) }
+
+// mayCut tells whether the connection may be ended where it stands: not while a
+// message is on its way, and not while a credential is with the server, whose
+// answer may be yes.
+func (c *conn) mayCut() bool {
+	switch protocol.Phase(c.phase.Load()) {
+	case protocol.Data, protocol.Final, protocol.Judged:
+		return false
+	}
+	return true
+}
+
+// dial connects to the server for the line that needs it. It is called with mu
+// held; it returns true, with mu held, if the conversation shall go on.
+func (c *conn) dial() bool {
+	facts := c.facts()
+	c.mu.Unlock()
+	server, greeting, address, err := c.service.upstream.dial(c.ctx, facts)
+	c.mu.Lock()
+	if err != nil {
+		step := c.conv.ServerGone()
+		c.notePhase()
+		c.tell(&step)
+		c.deliver(&c.client.in, 0, &protocol.Step{ToClient: step.ToClient, Forward: true})
+		c.detail = err
+		c.mu.Unlock()
+		c.endGently("no-server")
+		return false
+	}
+	if c.over {
+		c.mu.Unlock()
+		server.Close()
+		return false
+	}
+	if len(greeting) > 0 {
+		server.in.put(greeting)
+	} else {
+		server.greeting = true
+		_ = server.tcp.SetReadDeadline(time.Now().Add(time.Duration(c.service.timeouts.Greeting)))
+	}
+	c.server, c.address = server, address
+	c.conv.Dialled()
+	c.notePhase()
+	c.workers++
+	go c.pumpServer(server)
+	return true
+}
+
+// startTLS lets the client shake hands. Whatever it sent behind its STARTTLS
+// would be taken for protected data afterwards: it is an attack, or a client
+// that cannot be helped. Called with mu held; returns true with mu held.
+func (c *conn) startTLS(step *protocol.Step) bool {
+	goAhead := append([]byte(nil), step.ToClient...)
+	server := c.server
+	c.server = nil
+	c.client.in.use(step.Take)
+	if len(c.client.in.bytes()) > 0 || c.client.unread() > 0 {
+		banned := c.tellEvent(protocol.Event{Kind: protocol.Injection})
+		c.mu.Unlock()
+		if server != nil {
+			server.Close()
+		}
+		if banned {
+			c.cut(protocol.SayBanned, "banned")
+		} else {
+			c.cut(protocol.SayViolation, "starttls-injection")
+		}
+		return false
+	}
+	c.talking.Store(false)
+	c.mu.Unlock()
+	if server != nil {
+		server.Close()
+	}
+	if !c.write(c.client, &c.clientPen, goAhead) {
+		c.stop("client-gone", nil)
+		return false
+	}
+	if err := c.secure(); err != nil {
+		c.stop("tls", err)
+		return false
+	}
+	c.mu.Lock()
+	c.conv.Secured()
+	c.notePhase()
+	c.heard.Store(moment())
+	c.talking.Store(true)
+	return true
+}

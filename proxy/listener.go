@@ -1,0 +1,244 @@
+package proxy
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"net"
+	"net/netip"
+	"os"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"github.com/gaissmai/bart"
+	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/sys/unix"
+
+	"mailreeve/guard"
+	"mailreeve/protocol"
+)
+
+// A service is one listener's part of a configuration. A reload gives a
+// listener a new one; connections keep the one they came in by.
+type service struct {
+	Listener
+
+	server   *Server
+	proto    *protocol.Protocol
+	upstream *upstream
+	tls      *tls.Config // nil for TLSNone
+	trusted  *bart.Lite  // PROXY peers
+	timeouts Timeouts
+	limits   Limits
+	replies  *protocol.ReplyTable
+	hostname string
+
+	banned     prometheus.Counter // connections refused for a ban
+	handshakes slots
+}
+
+// trusts tells whether a peer must send a PROXY header.
+func (s *service) trusts(peer netip.Addr) bool { return s.trusted.Contains(peer) }
+
+// origin is what the guard is told of a client of this service.
+func (s *service) origin(a netip.Addr, id uint64) guard.Origin {
+	return guard.Origin{Addr: a, Listener: s.Name, Scope: s.Scope,
+		Protocol: s.Protocol, Upstream: s.Listener.Upstream, Conn: id}
+}
+
+// name is the host that we go by.
+func (s *service) name() string {
+	if h := s.upstream.offer.Load().Host; h != "" {
+		return h
+	}
+	return s.hostname
+}
+
+// plaintextAuth tells whether a client may send credentials without TLS.
+func (s *service) plaintextAuth(client netip.Addr) bool {
+	switch s.PlaintextAuth {
+	case PlaintextYes:
+		return true
+	case PlaintextPrivate:
+		return client.IsPrivate() || client.IsLoopback() || client.IsLinkLocalUnicast()
+	}
+	return false
+}
+
+// A listener is a socket that accepts. It speaks to the kernel itself: a
+// banned client is closed before a goroutine or a place in Go's poller has
+// been spent on it.
+type listener struct {
+	tcp     *net.TCPListener
+	address string // as configured
+	service atomic.Pointer[service]
+	done    chan struct{} // closed when the accept loop has ended
+}
+
+// openListener opens the socket. MPTCP, Go's default, is off: socket filters
+// do not go on it.
+func openListener(ctx context.Context, address string) (*listener, error) {
+	lc := net.ListenConfig{KeepAlive: -1}
+	lc.SetMultipathTCP(false)
+	l, err := lc.Listen(ctx, "tcp", address)
+	if err != nil {
+		return nil, listenHint(address, err)
+	}
+	return &listener{tcp: l.(*net.TCPListener), address: address, done: make(chan struct{})}, nil
+}
+
+// listenHint adds what to do about it.
+func listenHint(address string, err error) error {
+	switch {
+	case errors.Is(err, syscall.EACCES):
+		return &hinted{err, "ports below 1024 need CAP_NET_BIND_SERVICE: start it as root, by its systemd unit, or with setcap"}
+	case errors.Is(err, syscall.EADDRINUSE):
+		return &hinted{err, "another program listens there (see: ss -ltnp); move the mail server to the port that the upstream names"}
+	}
+	return err
+}
+
+// A hinted error says what to do.
+type hinted struct {
+	error
+	hint string
+}
+
+func (h *hinted) Error() string { return h.error.Error() + "; " + h.hint }
+func (h *hinted) Unwrap() error { return h.error }
+
+// accept runs until the socket is closed. Errors are waited out: running out
+// of descriptors must not end the service.
+func (l *listener) accept(s *Server) {
+	defer close(l.done)
+	rc, err := l.tcp.SyscallConn()
+	if err != nil {
+		return
+	}
+	wait := 5 * time.Millisecond
+	for {
+		var fd int
+		var sa unix.Sockaddr
+		var acceptErr error
+		err := rc.Read(func(lfd uintptr) bool {
+			fd, sa, acceptErr = unix.Accept4(int(lfd), unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC)
+			return acceptErr != unix.EAGAIN
+		})
+		if err != nil {
+			return
+		}
+		switch acceptErr {
+		case nil:
+			wait = 5 * time.Millisecond
+			s.arrive(l.service.Load(), fd, peerOf(sa))
+			continue
+		case unix.ECONNABORTED, unix.EINTR:
+			continue
+		}
+		s.acceptFailed(l, acceptErr)
+		select {
+		case <-s.ctx.Done():
+			return
+		case <-time.After(wait):
+		}
+		wait = min(2*wait, time.Second)
+	}
+}
+
+// peerOf gives a socket's peer as the guard knows addresses.
+func peerOf(sa unix.Sockaddr) netip.AddrPort {
+	switch a := sa.(type) {
+	case *unix.SockaddrInet4:
+		return netip.AddrPortFrom(netip.AddrFrom4(a.Addr), uint16(a.Port))
+	case *unix.SockaddrInet6:
+		return netip.AddrPortFrom(netip.AddrFrom16(a.Addr).Unmap(), uint16(a.Port))
+	}
+	return netip.AddrPort{}
+}
+
+// arrive decides about a connection that the kernel has just handed over. It
+// runs in the accept loop and never waits.
+func (s *Server) arrive(svc *service, fd int, peer netip.AddrPort) {
+	origin := svc.origin(peer.Addr(), 0)
+	trusted := svc.trusts(peer.Addr())
+	verdict := protocol.Pass
+	if !trusted {
+		verdict = s.guard.Admit(&origin)
+	}
+	if verdict == protocol.Banned {
+		svc.banned.Inc()
+		drop(fd)
+		return
+	}
+	tcp, err := adopt(fd)
+	if err != nil {
+		s.log.Error("connection lost", "listener", svc.Name, "error", err)
+		return
+	}
+	c := s.newConn(svc, tcp, peer)
+	perAddress := svc.limits.ConnectionsPerAddress
+	if trusted || s.guard.Exempt(peer.Addr()) {
+		perAddress = 0
+	}
+	reason := s.conns.add(c, svc.limits.Connections, perAddress)
+	if reason == "" && !trusted {
+		// Asked again once it is entered, where a new ban finds it.
+		if verdict = s.guard.Admit(&origin); verdict == protocol.Banned {
+			s.conns.remove(c)
+			reason = "banned"
+		}
+	}
+	if reason != "" {
+		s.metrics.refused.WithLabelValues(svc.Name, reason).Inc()
+		_ = tcp.SetLinger(0)
+		tcp.Close()
+		return
+	}
+	s.metrics.open.WithLabelValues(svc.Name).Inc()
+	s.running.Add(1)
+	go c.serve(trusted, verdict)
+}
+
+func (s *Server) newConn(svc *service, tcp *net.TCPConn, peer netip.AddrPort) *conn {
+	c := &conn{service: svc, peer: peer, began: moment(), client: &end{tcp: tcp}, workers: 1}
+	c.origin = svc.origin(peer.Addr(), s.nextConn.Add(1))
+	c.ctx, c.cancel = context.WithCancel(s.ctx)
+	c.turn.L = &c.mu
+	return c
+}
+
+// drop closes a socket at once, with a reset: nothing of it stays behind in
+// TIME_WAIT.
+func drop(fd int) {
+	_ = unix.SetsockoptLinger(fd, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1})
+	_ = unix.Close(fd)
+}
+
+// adopt hands a socket to Go's poller.
+func adopt(fd int) (*net.TCPConn, error) {
+	f := os.NewFile(uintptr(fd), "")
+	defer f.Close()
+	c, err := net.FileConn(f)
+	if err != nil {
+		return nil, err
+	}
+	tcp := c.(*net.TCPConn)
+	_ = tcp.SetKeepAlivePeriod(keepAlive)
+	_ = tcp.SetKeepAlive(true)
+	return tcp, nil
+}
+
+// acceptFailed says once a minute that connections cannot be taken.
+func (s *Server) acceptFailed(l *listener, err error) {
+	now := moment()
+	last := s.acceptWarned.Load()
+	if now-last < int64(time.Minute) && last != 0 || !s.acceptWarned.CompareAndSwap(last, now) {
+		return
+	}
+	hint := ""
+	if errors.Is(err, unix.EMFILE) || errors.Is(err, unix.ENFILE) {
+		hint = "raise LimitNOFILE; every connection needs two descriptors"
+	}
+	s.log.Error("connections cannot be accepted", "listener", l.service.Load().Name, "error", err, "hint", hint)
+}

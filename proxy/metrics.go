@@ -1,0 +1,56 @@
+package proxy
+
+import "github.com/prometheus/client_golang/prometheus"
+
+// metrics are the data path's own. Labels are names from the configuration and
+// words from the code, never what a client sent.
+type metrics struct {
+	accepted   *prometheus.CounterVec
+	refused    *prometheus.CounterVec
+	open       *prometheus.GaugeVec
+	ended      *prometheus.CounterVec
+	handshakes *prometheus.CounterVec
+	dials      *prometheus.CounterVec
+	upstreamUp *prometheus.GaugeVec
+	bytes      *prometheus.CounterVec
+	headers    *prometheus.CounterVec
+}
+
+func newMetrics() *metrics {
+	counter := func(name, help string, labels ...string) *prometheus.CounterVec {
+		return prometheus.NewCounterVec(prometheus.CounterOpts{Namespace: "mailreeve", Name: name, Help: help}, labels)
+	}
+	gauge := func(name, help string, labels ...string) *prometheus.GaugeVec {
+		return prometheus.NewGaugeVec(prometheus.GaugeOpts{Namespace: "mailreeve", Name: name, Help: help}, labels)
+	}
+	return &metrics{
+		accepted:   counter("connections_total", "Connections that were let in.", "listener"),
+		refused:    counter("connections_refused_total", "Connections dropped at accept, by reason (banned, address-limit, limit).", "listener", "reason"),
+		open:       gauge("connections", "Connections that are open.", "listener"),
+		ended:      counter("connections_ended_total", "Connections that ended, by reason.", "listener", "reason"),
+		handshakes: counter("tls_handshakes_total", "TLS handshakes with clients, by version (or failed).", "listener", "result"),
+		dials:      counter("upstream_dials_total", "Connections to servers, by result (ok, failed).", "upstream", "result"),
+		upstreamUp: gauge("upstream_up", "Whether the last look at a server's address succeeded.", "upstream", "address"),
+		bytes:      counter("relayed_bytes_total", "Bytes relayed, by direction (in: from clients, out: to clients).", "listener", "direction"),
+		headers:    counter("proxy_headers_total", "PROXY headers of trusted peers, by result (ok, local, bad).", "listener", "result"),
+	}
+}
+
+func (m *metrics) all() []prometheus.Collector {
+	return []prometheus.Collector{m.accepted, m.refused, m.open, m.ended, m.handshakes,
+		m.dials, m.upstreamUp, m.bytes, m.headers}
+}
+
+// Describe makes a Server a prometheus.Collector.
+func (s *Server) Describe(ch chan<- *prometheus.Desc) {
+	for _, c := range s.metrics.all() {
+		c.Describe(ch)
+	}
+}
+
+// Collect implements prometheus.Collector.
+func (s *Server) Collect(ch chan<- prometheus.Metric) {
+	for _, c := range s.metrics.all() {
+		c.Collect(ch)
+	}
+}

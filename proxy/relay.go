@@ -1,0 +1,380 @@
+package proxy
+
+import (
+	"errors"
+	"io"
+	"sync"
+	"time"
+
+	"mailreeve/protocol"
+)
+
+// pumpClient carries the client's bytes to the conversation and, as far as it
+// allows, to the server, until the connection is over.
+func (c *conn) pumpClient() {
+	defer c.leave()
+	for c.showClient() {
+		if err := c.read(c.client); err == errResting {
+			return
+		} else if err != nil {
+			c.clientStopped(err)
+			return
+		}
+	}
+}
+
+// pumpServer does the same for the server's bytes.
+func (c *conn) pumpServer(server *end) {
+	defer c.leave()
+	for c.showServer(server) {
+		if err := c.read(server); err == errResting {
+			return
+		} else if err != nil {
+			c.serverStopped(server, err)
+			return
+		}
+	}
+}
+
+// errResting tells a pump to leave: the connection has fallen idle.
+var errResting = errors.New("resting")
+
+// read waits for more of one side. A deadline passes either because the
+// connection shall rest, or because the server has not greeted in time.
+func (c *conn) read(e *end) error {
+	for {
+		n, err := e.in.fill(e)
+		if n > 0 || err == nil {
+			c.noteRead(e, n)
+			return nil
+		}
+		if !isTimeout(err) || e.greeting {
+			return err
+		}
+		if c.settleDown(e) {
+			return errResting
+		}
+	}
+}
+
+func (c *conn) noteRead(e *end, n int) {
+	now := moment()
+	c.moved.Store(now)
+	if e == c.client {
+		c.heard.Store(now)
+		c.bytesIn.Add(int64(n))
+	} else {
+		c.bytesOut.Add(int64(n))
+	}
+	if e.greeting {
+		e.greeting = false
+		_ = e.tcp.SetReadDeadline(time.Time{})
+	}
+	if c.resting.Load() {
+		c.stir()
+	}
+}
+
+// showClient lets the conversation decide about what the client has sent. It
+// returns true when more must be read, false when the connection is over.
+func (c *conn) showClient() bool {
+	in := &c.client.in
+	pass := 0 // bytes of in that may go on and have not been written
+	c.mu.Lock()
+	for {
+		if c.over || c.cutting.Load() {
+			c.mu.Unlock()
+			return false
+		}
+		if c.blind {
+			c.mu.Unlock()
+			return c.copyBlind(c.client, c.server)
+		}
+		step := c.conv.Client(in.bytes()[pass:])
+		c.notePhase()
+		if step.Take > 0 {
+			c.understood.Store(true)
+		}
+		if c.tell(&step) {
+			c.mu.Unlock()
+			c.cut(protocol.SayBanned, "banned")
+			return false
+		}
+		if step.Forward {
+			pass += step.Take
+			if step.Do == protocol.Continue && len(step.ToServer) == 0 && len(step.ToClient) == 0 {
+				continue
+			}
+		}
+		if step.Do == protocol.StartTLS {
+			// A conversation waits for earlier replies first, so nothing is
+			// held back to be passed on here.
+			if !c.startTLS(&step) {
+				return false
+			}
+			continue
+		}
+		c.deliver(in, pass, &step)
+		pass = 0
+		if !c.obeyClient(&step) {
+			return step.Do == protocol.More
+		}
+	}
+}
+
+// obeyClient does what a step on the client's side asks for, with mu held. It
+// returns true if the conversation shall be shown the rest; else mu is free.
+func (c *conn) obeyClient(step *protocol.Step) bool {
+	switch step.Do {
+	case protocol.Continue:
+	case protocol.More:
+		stuck := c.client.in.full()
+		c.mu.Unlock()
+		if stuck {
+			// Cannot be: a conversation takes or ends before that much.
+			c.stop("stuck", errors.New("the conversation asks for more than it may be shown"))
+		}
+		return false
+	case protocol.Wait:
+		c.turn.Wait()
+	case protocol.Hold:
+		if !c.judge(step.Credential) {
+			c.mu.Unlock()
+			c.cut(protocol.SayBanned, "banned")
+			step.Do = protocol.End
+			return false
+		}
+	case protocol.Dial:
+		return c.dial()
+	case protocol.Blind:
+		c.blind = true
+		c.turn.Broadcast()
+	case protocol.End:
+		c.mu.Unlock()
+		c.endGently(step.Why)
+		return false
+	}
+	return true
+}
+
+// showServer is showClient for the server's bytes.
+func (c *conn) showServer(server *end) bool {
+	in := &server.in
+	pass := 0
+	c.mu.Lock()
+	for {
+		if c.over || c.server != server || c.cutting.Load() {
+			c.mu.Unlock()
+			return false
+		}
+		if c.blind {
+			c.mu.Unlock()
+			return c.copyBlind(server, c.client)
+		}
+		step := c.conv.Server(in.bytes()[pass:])
+		c.notePhase()
+		if c.tell(&step) {
+			c.mu.Unlock()
+			c.cut(protocol.SayBanned, "banned")
+			return false
+		}
+		c.pause()
+		if step.Take > 0 {
+			c.turn.Broadcast()
+		}
+		if step.Forward {
+			pass += step.Take
+			if step.Do == protocol.Continue && len(step.ToServer) == 0 && len(step.ToClient) == 0 {
+				continue
+			}
+		}
+		c.deliver(in, pass, &step)
+		pass = 0
+		if c.cutLater.Load() && c.mayCut() {
+			c.mu.Unlock()
+			c.cut(protocol.SayBanned, "banned")
+			return false
+		}
+		switch step.Do {
+		case protocol.More:
+			stuck := in.full()
+			c.mu.Unlock()
+			if stuck {
+				c.stop("stuck", errors.New("the conversation asks for more than it may be shown"))
+			}
+			return !stuck
+		case protocol.Blind:
+			c.blind = true
+			c.turn.Broadcast()
+		case protocol.End:
+			c.mu.Unlock()
+			c.endGently(step.Why)
+			return false
+		}
+	}
+}
+
+// deliver writes what a step lets pass and what we say ourselves. It is called
+// with mu held and returns with mu held, but lets go of it while it writes;
+// the pens it needs are taken before that. A side that cannot be written to is
+// left to the goroutine that reads from it.
+func (c *conn) deliver(in *input, pass int, step *protocol.Step) {
+	fromClient := in == &c.client.in
+	toServer, toClient := step.ToServer, step.ToClient
+	forwarded := in.bytes()[:pass]
+	if pass == 0 && len(toServer) == 0 && len(toClient) == 0 {
+		if !step.Forward {
+			in.use(step.Take)
+		}
+		return
+	}
+	// The conversation may be called by the other side once mu is free.
+	toServer = append([]byte(nil), toServer...)
+	toClient = append([]byte(nil), toClient...)
+	server := c.server
+	useServer := server != nil && (len(toServer) > 0 || fromClient && pass > 0)
+	useClient := len(toClient) > 0 || !fromClient && pass > 0
+	if useClient {
+		c.clientPen.Lock()
+	}
+	if useServer {
+		c.serverPen.Lock()
+	}
+	c.mu.Unlock()
+	if useServer {
+		if fromClient {
+			c.writeHeld(server, forwarded)
+		}
+		c.writeHeld(server, toServer)
+		c.serverPen.Unlock()
+	}
+	if useClient {
+		if !fromClient {
+			c.writeHeld(c.client, forwarded)
+		}
+		c.writeHeld(c.client, toClient)
+		c.clientPen.Unlock()
+	}
+	in.use(pass)
+	if !step.Forward {
+		in.use(step.Take)
+	}
+	c.mu.Lock()
+}
+
+// writeHeld writes with the side's pen in hand. Once a last word is due
+// nothing else passes.
+func (c *conn) writeHeld(e *end, p []byte) bool {
+	if len(p) == 0 {
+		return true
+	}
+	if c.cutting.Load() {
+		return false
+	}
+	_, err := e.Write(p)
+	return err == nil
+}
+
+// write takes the pen and writes.
+func (c *conn) write(e *end, pen *sync.Mutex, p []byte) bool {
+	pen.Lock()
+	defer pen.Unlock()
+	return c.writeHeld(e, p)
+}
+
+// copyBlind moves bytes unseen from one side to the other until the first ends.
+// It needs no pen: nobody else writes to that side any more. It returns false.
+func (c *conn) copyBlind(from, to *end) bool {
+	for {
+		if b := from.in.bytes(); len(b) > 0 {
+			if _, err := to.Write(b); err != nil {
+				c.stop("closed", err)
+				return false
+			}
+			from.in.use(len(b))
+			if len(b) == smallBuffer {
+				from.in.widen()
+			}
+		}
+		if err := c.read(from); err == errResting {
+			return false
+		} else if err != nil {
+			c.blindStopped(from, to, err)
+			return false
+		}
+	}
+}
+
+// blindStopped passes on the end of one side's bytes; the other side's go on.
+func (c *conn) blindStopped(from, to *end, err error) {
+	if errors.Is(err, io.EOF) && to.CloseWrite() == nil {
+		c.mu.Lock()
+		c.halves++
+		both := c.halves == 2
+		c.mu.Unlock()
+		if both {
+			c.end("closed")
+		}
+		return
+	}
+	c.stop("closed", err)
+}
+
+// clientStopped is called when nothing more will come from the client. A
+// credential that is with the server is waited for: the client has guessed,
+// and its leaving is not passed on.
+func (c *conn) clientStopped(err error) {
+	c.mu.Lock()
+	for c.phase.Load() == uint32(protocol.Judged) && !c.over {
+		c.turn.Wait()
+	}
+	c.left = true
+	server := c.server
+	halfClosed := errors.Is(err, io.EOF) && server != nil && !c.over
+	c.mu.Unlock()
+	if !halfClosed {
+		c.stop(clientEnd(err), err)
+		return
+	}
+	c.serverPen.Lock()
+	err = server.CloseWrite()
+	c.serverPen.Unlock()
+	if err != nil {
+		c.stop("client-closed", err)
+	}
+}
+
+func clientEnd(err error) string {
+	if errors.Is(err, io.EOF) {
+		return "client-closed"
+	}
+	return "client-gone"
+}
+
+// serverStopped is called when nothing more will come from the server.
+func (c *conn) serverStopped(server *end, err error) {
+	c.mu.Lock()
+	if c.over || c.server != server {
+		c.mu.Unlock()
+		return
+	}
+	why := "server-closed"
+	if c.left {
+		why = "client-closed"
+	}
+	step := c.conv.ServerGone()
+	if step.Outcome == protocol.Neutral && (c.left || c.client.gone()) {
+		step.Outcome = protocol.Left
+	}
+	c.notePhase()
+	if c.tell(&step) {
+		c.mu.Unlock()
+		c.cut(protocol.SayBanned, "banned")
+		return
+	}
+	step.Forward, step.Take = false, 0
+	c.deliver(&server.in, 0, &step)
+	c.detail = err
+	c.mu.Unlock()
+	c.endGently(why)
+}

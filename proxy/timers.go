@@ -1,0 +1,120 @@
+package proxy
+
+import (
+	"time"
+
+	"mailreeve/protocol"
+)
+
+// sweepEvery is how often connections are looked at for a time that is up.
+const sweepEvery = 250 * time.Millisecond
+
+// leftWait is how long the server may take to judge a credential whose client
+// has gone.
+const leftWait = 60 * time.Second
+
+// sweep is the one timer of all connections.
+func (s *Server) sweep() {
+	defer s.running.Done()
+	tick := time.NewTicker(sweepEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-s.ctx.Done():
+			return
+		case <-tick.C:
+		}
+		now := moment()
+		for _, c := range s.conns.list() {
+			if why := c.overdue(now); why != "" && c.timedOut.CompareAndSwap(false, true) {
+				s.running.Go(func() { c.timeUp(why) })
+			} else if c.mayRest(now) {
+				c.rest()
+			}
+		}
+	}
+}
+
+// overdue tells which of its times is up, "" if none. While the server owes a
+// reply none runs, except for a client that has gone or that takes nothing.
+func (c *conn) overdue(now int64) string {
+	if !c.talking.Load() || c.cutting.Load() {
+		return "" // the header's and the handshake's deadlines are the sockets'
+	}
+	t := &c.service.timeouts
+	past := func(since int64, limit interface{ Nanoseconds() int64 }) bool {
+		return now-since > limit.Nanoseconds()
+	}
+	if w := c.client.writing.Load(); w != 0 && past(w, time.Duration(t.Command)) {
+		return "client-stalled"
+	}
+	switch protocol.Phase(c.phase.Load()) {
+	case protocol.Judged:
+		if past(c.asked.Load(), leftWait) && c.client.gone() {
+			return "client-gone"
+		}
+	case protocol.Data:
+		if past(c.heard.Load(), time.Duration(t.Command)) {
+			return "timeout-data"
+		}
+	case protocol.LoggedIn:
+		if past(c.moved.Load(), time.Duration(c.service.idleLimit())) {
+			return "timeout-idle"
+		}
+	case protocol.Idle:
+		return c.idleOverdue(past)
+	}
+	return ""
+}
+
+// idleOverdue looks at a client whose turn it is.
+func (c *conn) idleOverdue(past func(int64, interface{ Nanoseconds() int64 }) bool) string {
+	t := &c.service.timeouts
+	mail := c.service.Protocol == "smtp"
+	authenticated := c.authenticated.Load()
+	switch {
+	case !c.understood.Load() && past(c.began, time.Duration(t.FirstCommand)):
+		return "timeout-first-command"
+	case !authenticated && !mail && past(c.began, time.Duration(t.Login)):
+		return "timeout-login"
+	case !authenticated && mail && past(c.progressed.Load(), time.Duration(t.Mail)):
+		return "timeout-mail"
+	case past(c.heard.Load(), time.Duration(t.Command)):
+		return "timeout-command"
+	}
+	return ""
+}
+
+// idleLimit is how long a client that is logged in may be silent.
+func (s *service) idleLimit() int64 {
+	if s.Protocol == "pop3" {
+		return int64(s.timeouts.POP3Idle)
+	}
+	return int64(s.timeouts.IMAPIdle)
+}
+
+// timeUp ends a connection whose time is up. A client that neither logged in
+// nor delivered anything has loitered.
+func (c *conn) timeUp(why string) {
+	switch why {
+	case "client-gone":
+		c.mu.Lock()
+		c.left = true
+		c.mu.Unlock()
+		c.end(why)
+		return
+	case "client-stalled":
+		c.end(why)
+		return
+	}
+	if !c.authenticated.Load() && !c.delivered.Load() {
+		c.mu.Lock()
+		c.tellEvent(protocol.Event{Kind: protocol.Loitering})
+		c.mu.Unlock()
+	}
+	if protocol.Phase(c.phase.Load()) == protocol.LoggedIn {
+		c.end(why) // bytes may be under way unseen: there is no place for a word
+		return
+	}
+	c.cut(protocol.SayTimeout, why)
+}
