@@ -152,6 +152,7 @@ Near :near:
 Patterns INBOX
 Create Near
 Sync Pull
+SyncState *
 `
 
 func mbsync(t *testing.T, from target) ([]byte, error) {
