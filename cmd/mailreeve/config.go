@@ -1,0 +1,375 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"regexp"
+	"strings"
+
+	"github.com/BurntSushi/toml"
+
+	"mailreeve/guard"
+	"mailreeve/protocol"
+	"mailreeve/proxy"
+)
+
+// A Config is the configuration file. Every package owns its own part; this
+// struct only puts them together.
+type Config struct {
+	// Hostname is the name we go by; "" takes the machine's.
+	Hostname string `toml:"hostname"`
+
+	Log          LogConfig           `toml:"log"`
+	Admin        AdminConfig         `toml:"admin"`
+	Store        guard.StoreConfig   `toml:"store"`
+	Certificates []proxy.Certificate `toml:"certificate"`
+	Upstreams    []proxy.Upstream    `toml:"upstream"`
+	Listeners    []proxy.Listener    `toml:"listener"`
+	Guard        guard.Config        `toml:"guard"`
+	Timeouts     proxy.Timeouts      `toml:"timeouts"`
+	Limits       proxy.Limits        `toml:"limits"`
+	Replies      []protocol.ReplyRow `toml:"reply"`
+}
+
+// A LogConfig says what the log on standard error looks like.
+type LogConfig struct {
+	// Level is the least level that is written: "debug", "info", "warn" or
+	// "error".
+	Level string `toml:"level"`
+	// Format is "text" or "json".
+	Format string `toml:"format"`
+}
+
+// An AdminConfig says where the operator reaches the running program.
+type AdminConfig struct {
+	// Socket is the Unix socket of the admin API, mode 0660.
+	Socket string `toml:"socket"`
+	// Metrics is the address that serves /metrics, /healthz and /readyz; ""
+	// serves none.
+	Metrics string `toml:"metrics"`
+}
+
+// Where things are unless the operator says otherwise.
+const (
+	defaultConfigFile = "/etc/mailreeve/config.toml"
+	defaultSocket     = "/run/mailreeve/admin.sock"
+	defaultMetrics    = "127.0.0.1:9325"
+)
+
+// maxConfigSize bounds the configuration file in bytes, so that a wrong path
+// (a mailbox, a device) is an error and not a full memory.
+const maxConfigSize = 8 << 20
+
+// defaultConfig is in force where the file is silent.
+func defaultConfig() Config {
+	return Config{
+		Log:      LogConfig{Level: "info", Format: "text"},
+		Admin:    AdminConfig{Socket: defaultSocket, Metrics: defaultMetrics},
+		Store:    guard.DefaultStoreConfig(),
+		Guard:    guard.DefaultConfig(),
+		Timeouts: proxy.DefaultTimeouts(),
+		Limits:   proxy.DefaultLimits(),
+	}
+}
+
+// A FileError is a fault in the configuration file and where it is.
+type FileError struct {
+	File string
+	Line int
+	// Key is the setting with its table: "listener.upstream". "" where the
+	// text is not TOML.
+	Key string
+	Msg string
+}
+
+func (e *FileError) Error() string {
+	if e.Key == "" {
+		return fmt.Sprintf("%s:%d: %s", e.File, e.Line, e.Msg)
+	}
+	return fmt.Sprintf("%s:%d: %s: %s", e.File, e.Line, e.Key, e.Msg)
+}
+
+// loadConfig reads and checks a configuration file. It opens nothing else.
+func loadConfig(path string) (*Config, error) {
+	text, err := readConfigFile(path)
+	if err != nil {
+		return nil, err
+	}
+	return parseConfig(path, text)
+}
+
+func readConfigFile(path string) (string, error) {
+	info, err := os.Stat(path)
+	if errors.Is(err, os.ErrNotExist) {
+		return "", fmt.Errorf("%s does not exist; name another with --config FILE, or start from config.toml.example", path)
+	}
+	if err != nil {
+		return "", err
+	}
+	if !info.Mode().IsRegular() && info.Mode()&os.ModeNamedPipe == 0 {
+		return "", fmt.Errorf("%s is not a file", path)
+	}
+	if info.Size() > maxConfigSize {
+		return "", fmt.Errorf("%s has %d bytes; a configuration has at most %d", path, info.Size(), maxConfigSize)
+	}
+	text, err := os.ReadFile(path)
+	return string(text), err
+}
+
+// parseConfig decodes a configuration on top of the defaults, strictly, and
+// checks it. All unknown keys are told at once, of other faults the first.
+func parseConfig(file, text string) (*Config, error) {
+	c := defaultConfig()
+	md, err := toml.Decode(text, &c)
+	if err != nil {
+		return nil, decodeError(file, text, err)
+	}
+	where := locate(text)
+	if err := unknownKeys(file, where, md.Undecoded()); err != nil {
+		return nil, err
+	}
+	if err := c.check(); err != nil {
+		return nil, placeError(file, where, err)
+	}
+	return &c, nil
+}
+
+// unknownKeys makes one error of all keys that mean nothing to us.
+func unknownKeys(file string, where *locator, keys []toml.Key) error {
+	var faults []error
+	told := map[string]bool{}
+	for _, key := range keys {
+		path := strings.Join(key, ".")
+		if told[path] || toldAbove(told, path) {
+			continue
+		}
+		told[path] = true
+		faults = append(faults, &FileError{file, where.first(path), path, unknownKey(path)})
+	}
+	return errors.Join(faults...)
+}
+
+// toldAbove tells whether a table around the path has been complained about.
+func toldAbove(told map[string]bool, path string) bool {
+	for path = parentPath(path); path != ""; path = parentPath(path) {
+		if told[path] {
+			return true
+		}
+	}
+	return false
+}
+
+// typeError takes apart the TOML package's errors about a value of a wrong
+// type, which it gives as text only. TestBadConfigs holds it to that.
+func typeError(err error) (key, msg string, ok bool) {
+	text := regexp.MustCompile(`^toml: (?:line \d+ )?\(last key "([^"]*)"\): (.*)$`)
+	m := text.FindStringSubmatch(err.Error())
+	if m == nil {
+		return "", "", false
+	}
+	return m[1], m[2], true
+}
+
+// decodeError tells where a decoding error is. The TOML package gives all
+// elements of an array of tables the position of the last; so each is tried
+// alone, the others blanked out, until one shows the fault.
+func decodeError(file, text string, err error) error {
+	fault := describeDecodeError(file, text, err)
+	if fault.Key == "" {
+		return fault
+	}
+	where := locate(text)
+	for table := parentPath(fault.Key); table != ""; table = parentPath(table) {
+		for i := range where.elements(table) {
+			alone := only(text, where, table, i)
+			c := defaultConfig()
+			if _, err := toml.Decode(alone, &c); err != nil {
+				if f := describeDecodeError(file, alone, err); f.Key == fault.Key {
+					return f
+				}
+			}
+		}
+	}
+	return fault
+}
+
+func describeDecodeError(file, text string, err error) *FileError {
+	var parse toml.ParseError
+	if errors.As(err, &parse) {
+		f := &FileError{File: file, Line: max(1, parse.Position.Line), Msg: parse.Message}
+		// In a syntax error the last key may be one that was fine.
+		if locate(text).has(parse.LastKey, f.Line) {
+			f.Key = parse.LastKey
+		}
+		return f
+	}
+	if key, msg, ok := typeError(err); ok {
+		return &FileError{File: file, Line: locate(text).first(key), Key: key, Msg: msg}
+	}
+	return &FileError{File: file, Line: 1, Msg: err.Error()}
+}
+
+// only blanks all elements of an array of tables but one, keeping the lines.
+func only(text string, where *locator, table string, keep int) string {
+	lines := strings.SplitAfter(text, "\n")
+	blank := false
+	next := 0
+	for n := range lines {
+		for next < len(where.places) && where.places[next].line <= n+1 {
+			if p := where.places[next]; p.header {
+				inside := p.path == table || strings.HasPrefix(p.path, table+".")
+				blank = inside && p.index != keep
+			}
+			next++
+		}
+		if blank {
+			lines[n] = "\n"
+		}
+	}
+	return strings.Join(lines, "")
+}
+
+// placeError gives the errors of a check their lines in the file.
+func placeError(file string, where *locator, err error) error {
+	if many, ok := err.(interface{ Unwrap() []error }); ok {
+		var placed []error
+		for _, one := range many.Unwrap() {
+			placed = append(placed, placeError(file, where, one))
+		}
+		return errors.Join(placed...)
+	}
+	fault := FileError{File: file, Line: 1, Msg: err.Error()}
+	var at proxy.Element
+	var inProxy *proxy.ConfigError
+	var inGuard *guard.KeyError
+	switch {
+	case errors.As(err, &inProxy):
+		at, fault.Msg = inProxy.Element, inProxy.Msg
+	case errors.As(err, &inGuard):
+		at, fault.Msg = guardElement(inGuard.Key), inGuard.Err.Error()
+	default:
+		return &fault
+	}
+	fault.Line = where.line(at.Table, at.Index, at.Key)
+	fault.Key = joinPath(at.Table, at.Key)
+	return &fault
+}
+
+// guardElement takes apart the keys of the guard's errors: "ban-time" is in
+// [guard], "rule[2].limit" in the third [[guard.rule]].
+func guardElement(key string) proxy.Element {
+	var index int
+	var rest string
+	if n, _ := fmt.Sscanf(key, "rule[%d].%s", &index, &rest); n == 2 {
+		return proxy.Element{Table: "guard.rule", Index: index, Key: rest}
+	}
+	return proxy.Element{Table: "guard", Key: key}
+}
+
+// check fills in what was left out and checks every part.
+func (c *Config) check() error {
+	if err := c.Log.check(); err != nil {
+		return err
+	}
+	if err := c.Admin.check(); err != nil {
+		return err
+	}
+	if len(c.Listeners) == 0 {
+		return faultAt("listener", "", "there is none; without a [[listener]] there is nothing to do")
+	}
+	p := c.proxyConfig()
+	if err := p.Normalize(); err != nil {
+		return err
+	}
+	c.Upstreams, c.Listeners = p.Upstreams, p.Listeners
+	if err := c.Store.Validate(); err != nil {
+		return storeFault(err)
+	}
+	return c.Guard.Validate()
+}
+
+// storeFault takes apart "store.key: what is wrong".
+func storeFault(err error) error {
+	key, msg, found := strings.Cut(strings.TrimPrefix(err.Error(), "store."), ": ")
+	if !found {
+		return faultAt("store", "", "%v", err)
+	}
+	return faultAt("store", key, "%s", msg)
+}
+
+func faultAt(table, key, format string, args ...any) error {
+	return &proxy.ConfigError{
+		Element: proxy.Element{Table: table, Key: key},
+		Msg:     fmt.Sprintf(format, args...),
+	}
+}
+
+func (l *LogConfig) check() error {
+	if _, err := l.level(); err != nil {
+		return err
+	}
+	if l.Format != "text" && l.Format != "json" {
+		return faultAt("log", "format", "%q is unknown; use \"text\" or \"json\"", l.Format)
+	}
+	return nil
+}
+
+func (l *LogConfig) level() (slog.Level, error) {
+	switch l.Level {
+	case "debug":
+		return slog.LevelDebug, nil
+	case "info":
+		return slog.LevelInfo, nil
+	case "warn":
+		return slog.LevelWarn, nil
+	case "error":
+		return slog.LevelError, nil
+	}
+	return 0, faultAt("log", "level", "%q is unknown; use \"debug\", \"info\", \"warn\" or \"error\"", l.Level)
+}
+
+// maxSocketPath is what fits in a Unix socket's address (unix(7)).
+const maxSocketPath = 107
+
+func (a *AdminConfig) check() error {
+	if a.Socket == "" {
+		return faultAt("admin", "socket", "is empty; mailreeve's commands need it, give a path such as %q", defaultSocket)
+	}
+	if len(a.Socket) > maxSocketPath {
+		return faultAt("admin", "socket", "has %d bytes; a socket's path has at most %d", len(a.Socket), maxSocketPath)
+	}
+	if a.Metrics == "" {
+		return nil
+	}
+	if _, port, err := net.SplitHostPort(a.Metrics); err != nil || port == "" {
+		return faultAt("admin", "metrics", "%q is not host:port; give one such as %q, or \"\" for none", a.Metrics, defaultMetrics)
+	}
+	return nil
+}
+
+// proxyConfig is the data path's part.
+func (c *Config) proxyConfig() proxy.Config {
+	return proxy.Config{
+		Hostname:     c.hostname(),
+		Certificates: c.Certificates,
+		Upstreams:    c.Upstreams,
+		Listeners:    c.Listeners,
+		Timeouts:     c.Timeouts,
+		Limits:       c.Limits,
+		Rows:         c.Replies,
+	}
+}
+
+// hostname is the configured name or the machine's.
+func (c *Config) hostname() string {
+	if c.Hostname != "" {
+		return c.Hostname
+	}
+	if name, err := os.Hostname(); err == nil {
+		return name
+	}
+	return "localhost"
+}

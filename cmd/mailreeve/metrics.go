@@ -1,0 +1,85 @@
+package main
+
+import (
+	"fmt"
+	"net/http"
+	"strconv"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"mailreeve/guard"
+	"mailreeve/proxy"
+)
+
+// metrics are the program's own metrics and the registry of all: guard and
+// proxy each are a collector.
+type metrics struct {
+	registry     *prometheus.Registry
+	reloadOK     prometheus.Gauge
+	reloadOKTime prometheus.Gauge
+}
+
+func newMetrics(g *guard.Guard, p *proxy.Server) *metrics {
+	m := &metrics{
+		registry: prometheus.NewRegistry(),
+		reloadOK: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "mailreeve_config_last_reload_successful",
+			Help: "Whether the last attempt to load the configuration succeeded.",
+		}),
+		reloadOKTime: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "mailreeve_config_last_reload_success_timestamp_seconds",
+			Help: "When the configuration was last loaded successfully.",
+		}),
+	}
+	v := buildVersion()
+	build := prometheus.NewGauge(prometheus.GaugeOpts{
+		Name: "mailreeve_build_info",
+		Help: "What was built; always 1.",
+		ConstLabels: prometheus.Labels{
+			"version": v.Version, "revision": v.Revision, "modified": strconv.FormatBool(v.Modified), "goversion": v.Go,
+		},
+	})
+	build.Set(1)
+	m.registry.MustRegister(build, m.reloadOK, m.reloadOKTime, g, p,
+		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	m.reloaded(nil)
+	return m
+}
+
+// reloaded notes how a load of the configuration ended.
+func (m *metrics) reloaded(err error) {
+	if err != nil {
+		m.reloadOK.Set(0)
+		return
+	}
+	m.reloadOK.Set(1)
+	m.reloadOKTime.SetToCurrentTime()
+}
+
+// handler serves /metrics, /healthz and /readyz.
+func (m *metrics) handler(d *daemon) http.Handler {
+	mux := http.NewServeMux()
+	mux.Handle("GET /metrics", promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{EnableOpenMetrics: true}))
+	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) {
+		fmt.Fprintln(w, "ok")
+	})
+	mux.HandleFunc("GET /readyz", d.readyz)
+	return mux
+}
+
+// readyz answers 200 while every listener is open and every upstream answers.
+// A store in trouble is told in the body and is no reason to send mail
+// elsewhere: what is enforced is enforced from memory.
+func (d *daemon) readyz(w http.ResponseWriter, _ *http.Request) {
+	if err := d.proxy.Ready(); err != nil {
+		w.WriteHeader(http.StatusServiceUnavailable)
+		fmt.Fprintln(w, "not ready:", err)
+		return
+	}
+	fmt.Fprintln(w, "ready")
+	if s := d.guard.Status().Store; !s.Healthy {
+		fmt.Fprintln(w, "but the store is in trouble:", s.Error)
+	}
+}

@@ -1,0 +1,78 @@
+package main
+
+import (
+	"context"
+	"flag"
+	"io"
+	"log/slog"
+	"os"
+	"os/signal"
+	"syscall"
+
+	sd "github.com/coreos/go-systemd/v22/daemon"
+)
+
+// serveVerb runs the program until SIGTERM or SIGINT.
+func serveVerb(*flag.FlagSet) action {
+	return func(ctx context.Context, in *invocation, args []string) error {
+		if err := noArguments(args); err != nil {
+			return err
+		}
+		c, err := loadConfig(in.config)
+		if err != nil {
+			return &exitError{exitConfig, err}
+		}
+		level := new(slog.LevelVar)
+		log := newLogger(in.stderr, c.Log, level)
+		hup := make(chan os.Signal, 1)
+		signal.Notify(hup, syscall.SIGHUP)
+		defer signal.Stop(hup)
+
+		d, err := start(ctx, in.config, c, log, level)
+		if err != nil {
+			return err
+		}
+		log.Info("serving", "version", buildVersion().String(), "config", in.config,
+			"listeners", len(c.Listeners), "admin", c.Admin.Socket, "metrics", c.Admin.Metrics)
+		tellSystemd(log, sd.SdNotifyReady)
+		d.obey(ctx, hup)
+		tellSystemd(log, sd.SdNotifyStopping)
+		log.Info("draining", "at_most", c.Timeouts.Drain.String())
+		err = d.stop()
+		log.Info("stopped")
+		return err
+	}
+}
+
+// obey reloads at each SIGHUP until ctx ends.
+func (d *daemon) obey(ctx context.Context, hup <-chan os.Signal) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-hup:
+			tellSystemd(d.log, sd.SdNotifyReloading+"\n"+sd.SdNotifyMonotonicUsec())
+			_ = d.reload() // It has logged how it went.
+			tellSystemd(d.log, sd.SdNotifyReady)
+		}
+	}
+}
+
+// tellSystemd reports a state where systemd started us, else does nothing.
+func tellSystemd(log *slog.Logger, state string) {
+	if _, err := sd.SdNotify(false, state); err != nil {
+		log.Warn("systemd could not be notified", "state", state, "error", err)
+	}
+}
+
+// newLogger logs to w as configured. The level can be changed later.
+func newLogger(w io.Writer, c LogConfig, level *slog.LevelVar) *slog.Logger {
+	if l, err := c.level(); err == nil {
+		level.Set(l)
+	}
+	options := &slog.HandlerOptions{Level: level}
+	if c.Format == "json" {
+		return slog.New(slog.NewJSONHandler(w, options))
+	}
+	return slog.New(slog.NewTextHandler(w, options))
+}

@@ -1,0 +1,326 @@
+package main
+
+import (
+	"bufio"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/netip"
+	"strconv"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"mailreeve/guard"
+)
+
+// How answers of the API are shown to people. Logins and reasons are others'
+// text: they are printed quoted where they hold anything but plain characters.
+
+// timeLayout is how times are shown, in the operator's own time zone.
+const timeLayout = "2006-01-02 15:04:05"
+
+func (in *invocation) printf(format string, args ...any) {
+	fmt.Fprintf(in.stdout, format, args...)
+}
+
+// table prints rows in aligned columns, the first row being their names.
+func (in *invocation) table(rows [][]string) {
+	w := tabwriter.NewWriter(in.stdout, 0, 0, 2, ' ', 0)
+	for _, row := range rows {
+		fmt.Fprintln(w, strings.Join(row, "\t"))
+	}
+	w.Flush()
+}
+
+// plain gives a text as it is if it can do no harm on a terminal and cannot be
+// taken for something else, and otherwise quoted.
+func plain(s string) string {
+	quoted := strconv.QuoteToGraphic(s)
+	if quoted != `"`+s+`"` || strings.ContainsAny(s, " \t") {
+		return quoted
+	}
+	return s
+}
+
+// until tells how much is left of something that ends at t.
+func until(t time.Time) string {
+	if t.IsZero() {
+		return "forever"
+	}
+	left := time.Until(t).Round(time.Second)
+	if left <= 0 {
+		return "now"
+	}
+	return short(left)
+}
+
+// short prints a duration to two units, which is as much as anyone reads.
+func short(d time.Duration) string {
+	days, d := d/(24*time.Hour), d%(24*time.Hour)
+	switch {
+	case days > 0:
+		return fmt.Sprintf("%dd%dh", days, d/time.Hour)
+	case d >= time.Hour:
+		return fmt.Sprintf("%dh%dm", d/time.Hour, d%time.Hour/time.Minute)
+	case d >= time.Minute:
+		return fmt.Sprintf("%dm%ds", d/time.Minute, d%time.Minute/time.Second)
+	}
+	return fmt.Sprintf("%ds", d/time.Second)
+}
+
+func when(t time.Time) string { return t.Local().Format(timeLayout) }
+
+// count prints a number with its noun.
+func count(n int, one, many string) string {
+	if n == 1 {
+		return "1 " + one
+	}
+	return strconv.Itoa(n) + " " + many
+}
+
+func points(p float64) string { return strconv.FormatFloat(p, 'f', -1, 64) }
+
+func (in *invocation) showBans(bans []guard.Ban) {
+	if len(bans) == 0 {
+		in.printf("no bans\n")
+		return
+	}
+	rows := [][]string{{"TARGET", "SCOPE", "RULE", "SINCE", "LEFT", "TIMES", "REMARK"}}
+	for _, b := range bans {
+		rows = append(rows, []string{
+			plain(b.Target), b.Scope, b.Rule, when(b.Since), until(b.Until), strconv.Itoa(b.Count), remark(b),
+		})
+	}
+	in.table(rows)
+	for _, b := range bans {
+		if len(b.Events) > 0 {
+			in.printf("\n%s: %s points, limit %s\n", plain(b.Target), points(b.Score), b.Limit)
+			in.showScored(b.Events)
+		}
+	}
+}
+
+func remark(b guard.Ban) string {
+	var r []string
+	if b.Kind != "" && b.Kind != "ban" {
+		r = append(r, b.Kind)
+	}
+	if b.Soft {
+		r = append(r, "soft: its familiar logins still pass")
+	}
+	if b.Simulated {
+		r = append(r, "dry run: not enforced")
+	}
+	if b.Reason != "" {
+		r = append(r, plain(b.Reason))
+	}
+	return strings.Join(r, "; ")
+}
+
+func (in *invocation) showNewBan(b guard.Ban) {
+	in.printf("%s: banned in scope %s, %s\n", b.Target, b.Scope, forHowLong(b.Until))
+}
+
+func forHowLong(end time.Time) string {
+	if end.IsZero() {
+		return "forever"
+	}
+	return fmt.Sprintf("until %s (%s)", when(end), until(end))
+}
+
+func (in *invocation) showRemoved(target string, r guard.Removed) {
+	if len(r.Bans) == 0 && r.Counters == 0 && r.History == 0 {
+		in.printf("%s: nothing to remove\n", plain(target))
+	} else {
+		in.printf("%s: removed %s, %s points in %s, %s\n", plain(target), count(len(r.Bans), "ban", "bans"),
+			points(r.Points), count(r.Counters, "counter", "counters"), count(r.History, "ended ban", "ended bans"))
+	}
+	for _, b := range r.Bans {
+		in.printf("  %s in scope %s by rule %s, %s left\n", plain(b.Target), b.Scope, b.Rule, until(b.Until))
+	}
+	for _, b := range r.Remaining {
+		in.printf("  still banned by %s in scope %s (rule %s); unban that to let it in\n", plain(b.Target), b.Scope, b.Rule)
+	}
+}
+
+func (in *invocation) showAllowed(list []guard.Allowed) {
+	if len(list) == 0 {
+		in.printf("nobody is allowed specially\n")
+		return
+	}
+	rows := [][]string{{"ALLOWED", "BY", "LEFT", "REMARK"}}
+	for _, a := range list {
+		by := a.Source
+		if a.Name != "" {
+			by += " " + plain(a.Name)
+		}
+		rows = append(rows, []string{allowedTarget(a), by, until(a.Until), plainOrEmpty(a.Reason)})
+	}
+	in.table(rows)
+}
+
+func plainOrEmpty(s string) string {
+	if s == "" {
+		return ""
+	}
+	return plain(s)
+}
+
+func allowedTarget(a guard.Allowed) string {
+	if a.Login != "" {
+		return "login " + plain(a.Login)
+	}
+	return bare(a.Prefix)
+}
+
+// bare prints an address without the width that says it is one.
+func bare(p netip.Prefix) string {
+	if p.IsSingleIP() {
+		return p.Addr().String()
+	}
+	return p.String()
+}
+
+func (in *invocation) showNewAllowed(a guard.Allowed) {
+	in.printf("%s: allowed %s\n", allowedTarget(a), forHowLong(a.Until))
+}
+
+func (in *invocation) showLogins(list []guard.GuardedLogin) {
+	if len(list) == 0 {
+		in.printf("no login is guarded\n")
+		return
+	}
+	rows := [][]string{{"LOGIN", "SINCE", "LEFT", "TIMES", "FAMILIAR PLACES"}}
+	for _, l := range list {
+		name := plain(l.Login)
+		if l.Simulated {
+			name += " (dry run)"
+		}
+		rows = append(rows, []string{name, when(l.Since), until(l.Until), strconv.Itoa(l.Count), places(l.Places)})
+	}
+	in.table(rows)
+}
+
+func places(list []guard.Place) string {
+	if len(list) == 0 {
+		return "none"
+	}
+	var s []string
+	for _, p := range list {
+		s = append(s, bare(p.Addr))
+	}
+	return strings.Join(s, " ")
+}
+
+func (in *invocation) showTop(t guard.Top) {
+	for _, part := range []struct {
+		name   string
+		scores []guard.Score
+	}{{"ADDRESS", t.Addresses}, {"NETWORK", t.Networks}, {"LOGIN", t.Logins}} {
+		rows := [][]string{{part.name, "POINTS", "LIMIT", "RULE"}}
+		for _, s := range part.scores {
+			rows = append(rows, []string{plain(s.Key), points(s.Points), s.Limit, s.Rule})
+		}
+		if len(part.scores) > 0 {
+			in.table(rows)
+			in.printf("\n")
+		}
+	}
+	if len(t.Addresses)+len(t.Networks)+len(t.Logins) == 0 {
+		in.printf("nobody has any points\n")
+	}
+}
+
+func (in *invocation) showWhy(w guard.Why) {
+	in.printf("%s\n", plain(w.Target))
+	if len(w.Bans)+len(w.Past)+len(w.Scores)+len(w.Allowed)+len(w.Places) == 0 {
+		in.printf("  nothing is known: no ban, no points, no allow entry\n")
+		return
+	}
+	for _, a := range w.Allowed {
+		in.printf("  allowed by %s as %s, %s left: allow beats ban\n", a.Source, allowedTarget(a), until(a.Until))
+	}
+	for _, b := range w.Bans {
+		in.printf("  banned as %s in scope %s by rule %s since %s, %s left (no. %d)\n",
+			plain(b.Target), b.Scope, b.Rule, when(b.Since), until(b.Until), b.Count)
+		if r := remark(b); r != "" {
+			in.printf("    %s\n", r)
+		}
+		if len(b.Events) > 0 {
+			in.printf("    %s points reached the limit %s:\n", points(b.Score), b.Limit)
+			in.showScored(b.Events)
+		}
+	}
+	for _, b := range w.Past {
+		in.printf("  was banned as %s by rule %s until %s; it counts for how long the next one is\n",
+			plain(b.Target), b.Rule, when(b.Until))
+	}
+	for _, s := range w.Scores {
+		in.printf("  %s of %s now, rule %s", points(s.Points), s.Limit, s.Rule)
+		if s.Pending > 0 {
+			in.printf(" (and %s for guesses that the server has not answered yet)", points(s.Pending))
+		}
+		in.printf("\n")
+		in.showScored(s.Events)
+	}
+	if len(w.Places) > 0 {
+		in.printf("  familiar places: %s\n", places(w.Places))
+	}
+}
+
+// showScored lists events whose points add up to a score.
+func (in *invocation) showScored(events []guard.Scored) {
+	var rows [][]string
+	for _, e := range events {
+		row := []string{"     +" + points(e.Points), when(e.Time), string(e.Kind), e.Listener, e.Addr.String(), about(e.Event)}
+		if e.Folded > 0 {
+			row[5] += fmt.Sprintf(" and %d more", e.Folded)
+		}
+		rows = append(rows, row)
+	}
+	in.table(rows)
+}
+
+// about gives what an event is about, without what the other columns have.
+func about(e guard.Event) string {
+	var s []string
+	for _, part := range []struct{ name, value string }{
+		{"login", e.Login}, {"recipient", e.Recipient}, {"code", e.Code}, {"guess", e.Guess},
+		{"outcome", e.Outcome}, {"verdict", e.Verdict}, {"rule", e.Rule},
+	} {
+		if part.value != "" {
+			s = append(s, part.name+"="+plain(part.value))
+		}
+	}
+	return strings.Join(s, " ")
+}
+
+// copyEvents prints a stream of events.
+func (in *invocation) copyEvents(stream io.Reader) error {
+	lines := bufio.NewScanner(stream)
+	lines.Buffer(nil, maxRequest)
+	for lines.Scan() {
+		if in.json {
+			in.printf("%s\n", lines.Bytes())
+			continue
+		}
+		var e struct {
+			guard.Event
+			lostEvents
+		}
+		if err := json.Unmarshal(lines.Bytes(), &e); err != nil {
+			return fmt.Errorf("an event is not understood (another version of mailreeve?): %w", err)
+		}
+		if e.Lost > 0 {
+			in.printf("… %d events lost, they came faster than this could read\n", e.Lost)
+			continue
+		}
+		in.printf("%s  %-16s %-12s %-18s %s\n", when(e.Time), e.Kind, e.Listener, e.Addr, about(e.Event))
+	}
+	if err := lines.Err(); err != nil {
+		return err
+	}
+	return errors.New("mailreeve has ended the stream")
+}
