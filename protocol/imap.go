@@ -112,8 +112,8 @@ func (c *imapConversation) Client(data []byte) Step {
 	if len(line) > MaxLine && cmd.verb != "AUTHENTICATE" {
 		return c.tooLong()
 	}
-	if !ok {
-		return c.unparsable(cmd, line)
+	if !ok || foreignLine(line) {
+		return c.unparsable(&cmd, line)
 	}
 	return c.command(&cmd, line)
 }

@@ -32,19 +32,15 @@ type imapCommand struct {
 // command, but tag is set if there was one.
 func parseIMAPCommand(line []byte) (cmd imapCommand, ok bool) {
 	cmd.size = len(line)
-	text := line[:len(line)-2]
-	tag, rest, found := bytes.Cut(text, []byte(" "))
+	head, literal, ok := cutIMAPLiteral(line[:len(line)-2])
+	cmd.literal = literal
+	tag, rest, found := bytes.Cut(head, []byte(" "))
 	if !validIMAPTag(tag) {
 		return cmd, false
 	}
 	cmd.tag = string(tag)
-	if !found {
-		return cmd, false
-	}
-	head, literal, ok := cutIMAPLiteral(rest)
-	cmd.literal = literal
-	verb, args, _ := bytes.Cut(head, []byte(" "))
-	if !ok || len(verb) == 0 || len(verb) > 40 || !atomic(verb) {
+	verb, args, _ := bytes.Cut(rest, []byte(" "))
+	if !ok || !found || len(verb) == 0 || len(verb) > 40 || !atomic(verb) {
 		return cmd, false
 	}
 	cmd.verb = strings.ToUpper(string(verb))

@@ -216,7 +216,7 @@ func (c *imapConversation) bad(cmd *imapCommand, text string) Step {
 }
 
 // unparsable answers a line that is no command.
-func (c *imapConversation) unparsable(cmd imapCommand, line []byte) Step {
+func (c *imapConversation) unparsable(cmd *imapCommand, line []byte) Step {
 	if cmd.literal.present {
 		return c.desync()
 	}
@@ -231,7 +231,7 @@ func (c *imapConversation) unparsable(cmd imapCommand, line []byte) Step {
 	if len(c.pending) > 0 {
 		return Step{Do: Wait}
 	}
-	return c.bad(&cmd, "Not a command.")
+	return c.bad(cmd, "Not a command.")
 }
 
 // desync ends a dialogue in which we can no longer be sure what the server
@@ -286,7 +286,7 @@ func (c *imapConversation) bareNewline(line []byte) Step {
 		return step
 	}
 	if foreignLine(line) {
-		return c.unparsable(imapCommand{}, line)
+		return c.unparsable(&imapCommand{}, line)
 	}
 	if len(c.pending) > 0 {
 		return Step{Do: Wait}

@@ -79,7 +79,7 @@ func (c *imapConversation) greeted(line []byte) Step {
 		ToClient: []byte(c.waiting + " NO [UNAVAILABLE] " + text + "\r\n" +
 			"* BYE [UNAVAILABLE] " + text + "\r\n"),
 		Outcome: c.outstanding(),
-		Code:    r.label(),
+		Code:    imapLabel(r),
 		Do:      End,
 		Why:     "server refused the connection in its greeting",
 	}
@@ -96,7 +96,7 @@ func (c *imapConversation) untagged(line []byte) Step {
 	case "BYE":
 		c.bye = true
 		if m := c.set.replies().lookup("imap", "*", r); m.kind != "" {
-			step.Events = []Event{{Kind: m.kind, Code: r.label()}}
+			step.Events = []Event{{Kind: m.kind, Code: imapLabel(r)}}
 		}
 		return step
 	}
@@ -132,7 +132,7 @@ func (c *imapConversation) tagged(line []byte) Step {
 		}
 		step := c.release(line)
 		if m := c.set.replies().lookup("imap", "*", r); m.kind != "" {
-			step.Events = []Event{{Kind: m.kind, Code: r.label()}}
+			step.Events = []Event{{Kind: m.kind, Code: imapLabel(r)}}
 		}
 		return step
 	}
@@ -152,21 +152,21 @@ func (c *imapConversation) settled(line []byte, r reply) Step {
 		step.Take = len(line)
 		if judged {
 			step.Outcome = Neutral
-			step.Code = r.label()
+			step.Code = imapLabel(r)
 		}
 		return step
 	}
 	m := c.set.replies().lookup("imap", "AUTH", r)
 	step := c.release(line)
 	if judged {
-		step.Code = r.label()
+		step.Code = imapLabel(r)
 		step.Outcome = m.outcome
 		if m.outcome != Failure {
 			step.Outcome = Neutral
 		}
 	}
 	if m.kind != "" {
-		step.Events = []Event{{Kind: m.kind, Login: c.who, Code: r.label()}}
+		step.Events = []Event{{Kind: m.kind, Login: c.who, Code: imapLabel(r)}}
 	}
 	c.who = ""
 	return step
@@ -187,7 +187,7 @@ func (c *imapConversation) loggedInNow(line []byte, r reply, judged bool, a *ima
 	step := c.release(line)
 	if judged {
 		step.Outcome = Success
-		step.Code = r.label()
+		step.Code = imapLabel(r)
 	}
 	if c.blindIsSafe() {
 		c.blind = true
@@ -212,6 +212,14 @@ func parseIMAPReply(line []byte) reply {
 		}
 	}
 	return r
+}
+
+// imapLabel is a reply without its text.
+func imapLabel(r reply) string {
+	if r.enhanced == "" {
+		return r.code
+	}
+	return r.code + " [" + r.enhanced + "]"
 }
 
 // ServerGone tells the client, and settles what the server left open.

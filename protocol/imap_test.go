@@ -1,0 +1,12 @@
+package protocol_test
+
+import (
+	"testing"
+
+	"mailreeve/protocol"
+	"mailreeve/protocol/transcript"
+)
+
+func TestIMAPTranscripts(t *testing.T) {
+	transcript.Dir(t, protocol.Lookup("imap"), "testdata/imap")
+}
