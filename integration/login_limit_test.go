@@ -13,7 +13,7 @@ import (
 func TestALoginIsClosedAfterItsLimit(t *testing.T) {
 	t.Parallel()
 	const limit, addresses = 20, 40
-	p := bed.NewProxy(t, bed.Standard(map[string]any{"login": fmt.Sprintf("%d/1h", limit), "familiar": "0s"}))
+	p := bed.NewProxy(t, bed.Standard(map[string]any{"login": fmt.Sprintf("%d/1h", limit), "familiar": "0"}))
 	victim := bed.Users[20]
 	var answers tally
 	for i := range addresses {
@@ -58,7 +58,7 @@ func TestALoginIsClosedInTime(t *testing.T) {
 	const limit, addresses = 20, 40
 	fake := testbed.NewFake(t, testbed.Script{Protocol: "imap", Late: slow})
 	p := bed.NewProxy(t, testbed.InFront("imap", "implicit", fake.Port,
-		map[string]any{"login": fmt.Sprintf("%d/1h", limit), "familiar": "0s"}))
+		map[string]any{"login": fmt.Sprintf("%d/1h", limit), "familiar": "0"}))
 	var answers tally
 	together(addresses, func(i int) {
 		answers.try(p.Guess("imap", fmt.Sprintf("127.32.%d.1", i), "victim@example.test",
