@@ -10,3 +10,5 @@ import (
 func TestIMAPTranscripts(t *testing.T) {
 	transcript.Dir(t, protocol.Lookup("imap"), "testdata/imap")
 }
+
+func FuzzIMAP(f *testing.F) { fuzzDialogue(f, protocol.Lookup("imap")) }
