@@ -205,7 +205,7 @@ func (c *fakeConn) header() bool {
 	}
 	c.SetReadDeadline(time.Now().Add(headerTime))
 	first := make([]byte, 1500)
-	n, err := c.Conn.Read(first)
+	n, _ := c.Conn.Read(first)
 	if n == 0 {
 		return false // somebody looked whether the port is open
 	}

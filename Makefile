@@ -1,0 +1,38 @@
+# `make` alone lists what can be made.
+
+PREFIX      ?= /usr/local
+FUZZTIME    ?= 5m
+STATICCHECK ?= honnef.co/go/tools/cmd/staticcheck@v0.8.2
+GOVULNCHECK ?= golang.org/x/vuln/cmd/govulncheck@v1.1.4
+TOOLS       := $(shell go env GOPATH)/bin
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+build: ## build ./mailreeve
+	go build -trimpath -o mailreeve ./cmd/mailreeve
+
+run: ## run the demo: an embedded mail server, mailreeve in front, an attack
+	go run ./cmd/mailreeve demo
+
+test: ## all tests, with the race detector, and against real servers (needs root once, to install them)
+	go run ./integration/install
+	go test -race -timeout 20m ./...
+
+check: ## gofmt, go vet, staticcheck; govulncheck where its database is reachable
+	@test -z "$$(gofmt -l .)" || { echo "not formatted:"; gofmt -l .; exit 1; }
+	go vet ./... && go run $(STATICCHECK) ./...
+	go install $(GOVULNCHECK) && { $(TOOLS)/govulncheck ./... || { [ $$? -ne 3 ] && echo "vulnerabilities were NOT checked"; }; }
+
+fuzz: ## every fuzz target for FUZZTIME each
+	@set -e; for p in $$(go list ./...); do for f in $$(go test -run '^$$' -list '^Fuzz' $$p | grep '^Fuzz' || true); do \
+	echo "$$f in $$p"; go test -run '^$$' -fuzz "^$$f$$" -fuzztime $(FUZZTIME) $$p; done; done
+
+bench: ## the packages' own benchmarks
+	go test -run '^$$' -bench . -benchmem ./protocol/... ./guard/... ./proxy/...
+
+install: build ## install the program under PREFIX, for root's use
+	install -D -m 0755 mailreeve $(DESTDIR)$(PREFIX)/bin/mailreeve
+	install -D -m 0644 config.toml.example $(DESTDIR)$(PREFIX)/share/doc/mailreeve/config.toml.example
+
+.PHONY: help build run test check fuzz bench install
