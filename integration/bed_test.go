@@ -165,3 +165,44 @@ func TestBedHasASlowDovecot(t *testing.T) {
 		t.Errorf("answered after %v; the penalty is off", took)
 	}
 }
+
+// The fake servers want the header, note what they are sent, and answer as
+// their scripts say.
+func TestBedHasFakeServers(t *testing.T) {
+	t.Parallel()
+	password := bed.Secrets.New("fake")
+	smtp := testbed.NewFake(t, testbed.Script{Protocol: "smtp", Login: always(testbed.SMTPAccepted)})
+	conn := withHeader(t, "198.51.100.5", smtp.Port)
+	if line, err := conn.Reply(); err != nil || !strings.HasPrefix(line, "220") {
+		t.Fatalf("greeting: %q, %v", line, err)
+	}
+	if line, err := conn.SMTP("AUTH PLAIN %s", testbed.Plain("alice", password)); testbed.Classify("smtp", line) != testbed.Accepted {
+		t.Errorf("AUTH: %q, %v", line, err)
+	}
+	want := testbed.FakeLogin{From: "198.51.100.5", Login: "alice", Password: password}
+	if got := smtp.Logins(); len(got) != 1 || got[0] != want {
+		t.Errorf("logins: %v, want %v", got, want)
+	}
+	if n := smtp.Clients(); n != 1 {
+		t.Errorf("%d clients, want 1", n)
+	}
+
+	imap := testbed.NewFake(t, testbed.Script{Protocol: "imap", Login: always("")})
+	conn = withHeader(t, "198.51.100.6", imap.Port)
+	if line, err := conn.Line(); err != nil || !strings.HasPrefix(line, "* OK") {
+		t.Fatalf("greeting: %q, %v", line, err)
+	}
+	if line, err := conn.IMAP("a", `LOGIN "alice" "%s"`, password); err == nil {
+		t.Errorf("LOGIN is answered %q, want a reset", line)
+	}
+	imap.Suspend()
+	if conn, err := testbed.Dial("127.0.0.1", imap.Port); err == nil {
+		conn.Close()
+		t.Error("a suspended server takes connections")
+	}
+	imap.Resume(t)
+	conn = withHeader(t, "198.51.100.6", imap.Port)
+	if line, err := conn.Line(); err != nil || !strings.HasPrefix(line, "* OK") {
+		t.Errorf("greeting after Resume: %q, %v", line, err)
+	}
+}

@@ -16,7 +16,9 @@ import (
 func hydra(t *testing.T, port int, login, passwords, module string, options ...string) {
 	t.Helper()
 	args := []string{"-I", "-l", login, "-P", passwords, "-t", "4", "-w", "5", "-s", fmt.Sprint(port), "-S", "127.0.0.1", module}
-	out, err := exec.Command("timeout", append([]string{"90", "hydra"}, append(args, options...)...)...).CombinedOutput()
+	cmd := exec.Command("timeout", append([]string{"90", "hydra"}, append(args, options...)...)...)
+	cmd.Dir = t.TempDir() // it leaves a file to resume from
+	out, err := cmd.CombinedOutput()
 	if exit, ok := err.(*exec.ExitError); err != nil && !ok {
 		t.Fatalf("hydra: %v", err)
 	} else if ok && exit.ExitCode() == 124 {
