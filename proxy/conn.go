@@ -54,7 +54,6 @@ type conn struct {
 	left    bool          // the client has gone; its last bytes have been shown
 	delay   time.Duration // how long the next answer is to be held back
 	place   int32         // in the lot, while parked
-	halves  int           // sides that have ended, once blind
 
 	// What the sweeper and cuts look at without waiting for mu.
 	phase         atomic.Uint32

@@ -79,7 +79,7 @@ func (e *end) unread() int {
 	}
 	n := 0
 	_ = rc.Control(func(fd uintptr) {
-		n, _ = unix.IoctlGetInt(int(fd), unix.FIONREAD)
+		n, _ = unix.IoctlGetInt(int(fd), unix.TIOCINQ)
 	})
 	return n
 }

@@ -70,7 +70,8 @@ func (s *service) plaintextAuth(client netip.Addr) bool {
 // banned client is closed before a goroutine or a place in Go's poller has
 // been spent on it.
 type listener struct {
-	tcp     *net.TCPListener
+	file    *os.File // the socket, in Go's poller
+	bound   net.Addr
 	address string // as configured
 	service atomic.Pointer[service]
 	done    chan struct{} // closed when the accept loop has ended
@@ -85,7 +86,14 @@ func openListener(ctx context.Context, address string) (*listener, error) {
 	if err != nil {
 		return nil, listenHint(address, err)
 	}
-	return &listener{tcp: l.(*net.TCPListener), address: address, done: make(chan struct{})}, nil
+	defer l.Close()
+	// A net.Listener only accepts in its own way; its file lets us wait and
+	// accept in ours.
+	f, err := l.(*net.TCPListener).File()
+	if err != nil {
+		return nil, err
+	}
+	return &listener{file: f, bound: l.Addr(), address: address, done: make(chan struct{})}, nil
 }
 
 // listenHint adds what to do about it.
@@ -112,7 +120,7 @@ func (h *hinted) Unwrap() error { return h.error }
 // of descriptors must not end the service.
 func (l *listener) accept(s *Server) {
 	defer close(l.done)
-	rc, err := l.tcp.SyscallConn()
+	rc, err := l.file.SyscallConn()
 	if err != nil {
 		return
 	}

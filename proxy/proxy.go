@@ -29,12 +29,13 @@ import (
 // A Server runs the listeners of one configuration, and of the next one after
 // a reload.
 type Server struct {
-	guard   *guard.Guard
-	log     *slog.Logger
-	metrics *metrics
-	conns   *registry
-	lot     *lot
-	run     string // tells this run's connections from another's, in logs
+	guard     *guard.Guard
+	log       *slog.Logger
+	metrics   *metrics
+	conns     *registry
+	lot       *lot
+	restAfter time.Duration // see mayRest
+	run       string        // tells this run's connections from another's, in logs
 
 	ctx     context.Context
 	stop    context.CancelFunc
@@ -69,7 +70,7 @@ func New(cfg Config, g *guard.Guard, log *slog.Logger) (*Server, error) {
 		return nil, fmt.Errorf("epoll: %w", err)
 	}
 	ctx, stop := context.WithCancel(context.Background())
-	s := &Server{lot: lot, guard: g, log: log, metrics: newMetrics(), conns: newRegistry(), run: strconv.FormatInt(time.Now().Unix(), 36),
+	s := &Server{lot: lot, restAfter: defaultRest, guard: g, log: log, metrics: newMetrics(), conns: newRegistry(), run: strconv.FormatInt(time.Now().Unix(), 36),
 		ctx: ctx, stop: stop, listeners: map[string]*listener{}}
 	p, err := s.prepare(cfg)
 	if err != nil {
@@ -181,7 +182,7 @@ func (s *Server) openMissing(p *plan) (map[string]*listener, error) {
 		l, err := openListener(s.ctx, svc.Address)
 		if err != nil {
 			for _, o := range opened {
-				o.tcp.Close()
+				o.file.Close()
 			}
 			return nil, &ConfigError{Element{"listener", i, "address"}, err.Error()}
 		}
@@ -210,7 +211,7 @@ func (s *Server) take(p *plan, opened map[string]*listener) {
 	}
 	for address, l := range s.listeners {
 		if !wanted[address] {
-			l.tcp.Close()
+			l.file.Close()
 			<-l.done
 			delete(s.listeners, address)
 		}
@@ -226,7 +227,7 @@ func (s *Server) take(p *plan, opened map[string]*listener) {
 func (s *Server) Shutdown(ctx context.Context) error {
 	s.mu.Lock()
 	for _, l := range s.listeners {
-		l.tcp.Close()
+		l.file.Close()
 	}
 	for _, l := range s.listeners {
 		<-l.done
@@ -299,7 +300,7 @@ func (s *Server) Status() Status {
 		ls := ListenerStatus{Name: svc.Name, Address: svc.Address, Protocol: svc.Protocol,
 			Scope: svc.Scope, Connections: open[svc.Name]}
 		if l := s.listeners[svc.Address]; l != nil {
-			ls.Address = l.tcp.Addr().String()
+			ls.Address = l.bound.String()
 		}
 		st.Listeners = append(st.Listeners, ls)
 	}
@@ -313,7 +314,7 @@ func (s *Server) Addresses() map[string]net.Addr {
 	addrs := map[string]net.Addr{}
 	for _, svc := range s.current.services {
 		if l := s.listeners[svc.Address]; l != nil {
-			addrs[svc.Name] = l.tcp.Addr()
+			addrs[svc.Name] = l.bound
 		}
 	}
 	return addrs

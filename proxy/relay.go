@@ -305,19 +305,17 @@ func (c *conn) copyBlind(from, to *end) bool {
 	}
 }
 
-// blindStopped passes on the end of one side's bytes; the other side's go on.
+// blindStopped deals with the end of one side's bytes. A client's is passed on
+// and the server may finish what it has to say; a server that has closed does
+// not listen any more, so all is over.
 func (c *conn) blindStopped(from, to *end, err error) {
-	if errors.Is(err, io.EOF) && to.CloseWrite() == nil {
-		c.mu.Lock()
-		c.halves++
-		both := c.halves == 2
-		c.mu.Unlock()
-		if both {
-			c.end("closed")
-		}
-		return
+	switch {
+	case from != c.client:
+		c.endGently("server-closed")
+	case errors.Is(err, io.EOF) && to.CloseWrite() == nil:
+	default:
+		c.stop(clientEnd(err), err)
 	}
-	c.stop("closed", err)
 }
 
 // clientStopped is called when nothing more will come from the client. A

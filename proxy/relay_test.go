@@ -1,0 +1,283 @@
+package proxy
+
+import (
+	"context"
+	"crypto/tls"
+	"fmt"
+	"io"
+	"net"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/pires/go-proxyproto"
+	"github.com/pires/go-proxyproto/tlvparse"
+
+	"mailreeve/guard"
+	"mailreeve/protocol"
+)
+
+func contextNow() (context.Context, context.CancelFunc) {
+	return context.WithTimeout(context.Background(), 100*time.Millisecond)
+}
+
+// Whoever says nothing costs the server nothing.
+func TestSilentClientsAreNotDialledFor(t *testing.T) {
+	b := newBed(t, imapPlain, imap, nil)
+	for i := range 50 {
+		c := b.dial(fmt.Sprintf("127.0.1.%d", i+1))
+		c.expect("* OK")
+	}
+	if n := b.fake.sessions.Load(); n != 0 {
+		t.Errorf("the server has %d connections, want 0", n)
+	}
+}
+
+func TestLoginIsRelayedAndBlindAfterwards(t *testing.T) {
+	b := newBed(t, imapPlain, imap, nil)
+	c := b.dial("127.0.0.2")
+	c.expect("* OK")
+	c.send("a LOGIN alice wrong")
+	c.expect("a NO [AUTHENTICATIONFAILED]")
+	c.send("b LOGIN alice right")
+	c.expect("b OK")
+	c.send("c ANYTHING whatever")
+	c.expect("c OK ANYTHING done")
+	c.send("d LOGOUT")
+	c.expect("* BYE")
+	c.expect("d OK")
+	if rest := c.rest(); rest != "" {
+		t.Errorf("after LOGOUT: %q", rest)
+	}
+	b.waitFor("the log line", func() bool { return strings.Contains(b.log.String(), "login=alice") })
+	if strings.Contains(b.log.String(), "wrong") || strings.Contains(b.log.String(), "right") {
+		t.Error("a password is in the log")
+	}
+}
+
+// A client that sends its guess and goes has still guessed; the server's
+// answer, though late, is counted.
+func TestHangUpAfterCredentialIsCounted(t *testing.T) {
+	release := make(chan struct{})
+	b := newBed(t, imapPlain, func(s *session) {
+		fmt.Fprint(s, "* OK Dovecot ready.\r\n")
+		for {
+			line := s.line()
+			if line == "" {
+				return
+			}
+			<-release
+			tag, _, _ := strings.Cut(line, " ")
+			fmt.Fprintf(s, "%s NO [AUTHENTICATIONFAILED] no\r\n", tag)
+		}
+	}, func(_ *Config, g *guard.Config) { g.Authentication = limit(t, "3/1h") })
+	for i := range 3 {
+		c := b.dial("127.0.0.3")
+		c.expect("* OK")
+		c.send(fmt.Sprintf("a LOGIN alice wrong%d", i))
+		n := int64(i + 1)
+		b.waitFor("the credential to reach the server", func() bool { return b.fake.sessions.Load() == n })
+		c.Close()
+	}
+	close(release)
+	b.waitFor("the ban", func() bool { return len(b.guard.Bans(guard.BanFilter{})) == 1 })
+}
+
+// The deciding reply is not released before the other connections of the
+// address have been cut; an authenticated one stays.
+func TestBanCutsTheUnauthenticated(t *testing.T) {
+	b := newBed(t, imapPlain, imap, func(_ *Config, g *guard.Config) { g.Authentication = limit(t, "2/1h") })
+	good := b.dial("127.0.0.4")
+	good.expect("* OK")
+	good.send("a LOGIN alice right")
+	good.expect("a OK")
+	idle := b.dial("127.0.0.4")
+	idle.expect("* OK")
+	bad := b.dial("127.0.0.4")
+	bad.expect("* OK")
+	bad.send("a LOGIN bob wrong1")
+	bad.expect("a NO")
+	bad.send("b LOGIN carol wrong2")
+	if got := bad.rest(); !strings.HasPrefix(got, "* BYE") {
+		t.Errorf("the deciding connection was told %q, want a BYE and no answer", got)
+	}
+	if got := idle.rest(); !strings.HasPrefix(got, "* BYE") {
+		t.Errorf("the idle connection was told %q, want a BYE", got)
+	}
+	good.send("c NOOP")
+	good.expect("c OK")
+}
+
+// Both directions end on their own: what the server still has to say after the
+// client's last byte arrives.
+func TestHalfCloseIsKept(t *testing.T) {
+	b := newBed(t, imapPlain, func(s *session) {
+		fmt.Fprint(s, "* OK Dovecot ready.\r\n")
+		tag, _, _ := strings.Cut(s.line(), " ")
+		fmt.Fprintf(s, "%s OK Logged in\r\n", tag)
+		if _, err := io.Copy(io.Discard, s.r); err == nil {
+			fmt.Fprint(s, "after the end")
+		}
+	}, nil)
+	c := b.dial("127.0.0.5")
+	c.expect("* OK")
+	c.send("a LOGIN alice right")
+	c.expect("a OK")
+	c.send("some", "more")
+	if err := c.Conn.(*net.TCPConn).CloseWrite(); err != nil {
+		t.Fatal(err)
+	}
+	if got := c.rest(); got != "after the end" {
+		t.Errorf("got %q", got)
+	}
+}
+
+// A connection that fell idle has no goroutine, and wakes for either side.
+func TestParkedConnectionWakes(t *testing.T) {
+	say := make(chan string)
+	b := newBed(t, Listener{Protocol: "imap", TLS: protocol.TLSImplicit}, func(s *session) {
+		fmt.Fprint(s, "* OK Dovecot ready.\r\n")
+		tag, _, _ := strings.Cut(s.line(), " ")
+		fmt.Fprintf(s, "%s OK Logged in\r\n", tag)
+		gone := make(chan struct{})
+		go func() {
+			_, _ = io.Copy(s.Conn, s.r)
+			close(gone)
+		}()
+		for {
+			select {
+			case text := <-say:
+				fmt.Fprint(s, text)
+			case <-gone:
+				return
+			}
+		}
+	}, nil)
+	b.server.restAfter = time.Millisecond
+	plain := b.dial("127.0.0.6")
+	c := plain.startTLS()
+	c.expect("* OK")
+	b.waitParked(1)
+	c.send("a LOGIN alice right")
+	c.expect("a OK")
+	for i := range 3 {
+		b.waitParked(1)
+		say <- fmt.Sprintf("* %d EXISTS\r\n", i)
+		c.expect(fmt.Sprintf("* %d EXISTS", i))
+		b.waitParked(1)
+		c.send(fmt.Sprintf("echo %d", i))
+		c.expect(fmt.Sprintf("echo %d", i))
+	}
+	b.waitParked(1)
+	c.Close()
+	b.waitFor("the parked connection to end with its client", func() bool { return b.server.conns.count() == 0 })
+}
+
+func (b *bed) waitParked(n int) {
+	b.t.Helper()
+	b.waitFor("connections to park", func() bool {
+		b.server.lot.mu.Lock()
+		defer b.server.lot.mu.Unlock()
+		return len(b.server.lot.cars) == n
+	})
+}
+
+// What is pipelined behind STARTTLS would be taken for protected data.
+func TestBytesBehindStartTLSEndTheConnection(t *testing.T) {
+	b := newBed(t, Listener{Protocol: "imap", TLS: protocol.TLSStartTLS}, imap, nil)
+	c := b.dial("127.0.0.7")
+	c.expect("* OK")
+	if _, err := c.Write([]byte("a STARTTLS\r\nb LOGIN alice right\r\n")); err != nil {
+		t.Fatal(err)
+	}
+	if got := c.rest(); strings.Contains(got, "a OK") || !strings.HasPrefix(got, "* BYE") {
+		t.Errorf("got %q, want a BYE", got)
+	}
+	if n := b.fake.sessions.Load(); n != 0 {
+		t.Errorf("the server was dialled %d times", n)
+	}
+}
+
+// The header tells the server who the client is and that TLS is up.
+func TestServerIsToldTheFacts(t *testing.T) {
+	headers := make(chan *proxyproto.Header, 1)
+	b := newBed(t, Listener{Protocol: "imap", TLS: protocol.TLSStartTLS}, func(s *session) {
+		headers <- s.header
+		imap(s)
+	}, nil)
+	c := b.dial("127.0.0.8")
+	c.expect("* OK")
+	c.send("a STARTTLS")
+	c.expect("a OK")
+	c = c.startTLS()
+	c.send("b LOGIN alice right")
+	c.expect("b OK")
+	h := <-headers
+	if got := h.SourceAddr.String(); !strings.HasPrefix(got, "127.0.0.8:") {
+		t.Errorf("source is %s", got)
+	}
+	tlvs, err := h.TLVs()
+	if err != nil {
+		t.Fatal(err)
+	}
+	ssl, ok := tlvparse.FindSSL(tlvs)
+	if !ok || !ssl.ClientSSL() {
+		t.Fatalf("no SSL in the header: %v", tlvs)
+	}
+	if v, _ := ssl.SSLVersion(); v != "TLSv1.3" {
+		t.Errorf("version is %q", v)
+	}
+}
+
+func TestWrongALPNIsRefused(t *testing.T) {
+	b := newBed(t, Listener{Protocol: "imap", TLS: protocol.TLSImplicit}, imap, nil)
+	for _, test := range []struct {
+		protos []string
+		ok     bool
+	}{{nil, true}, {[]string{"imap"}, true}, {[]string{"http/1.1", "h2"}, false}} {
+		c := b.dial("127.0.0.9")
+		err := tls.Client(c.Conn, &tls.Config{InsecureSkipVerify: true, NextProtos: test.protos}).Handshake()
+		if (err == nil) != test.ok {
+			t.Errorf("ALPN %v: %v", test.protos, err)
+		}
+	}
+}
+
+// A dead server is the protocol's temporary error and nobody's fault.
+func TestNoServerScoresNothing(t *testing.T) {
+	b := newBed(t, imapPlain, imap, func(cfg *Config, g *guard.Config) {
+		cfg.Upstreams[0].Addresses = []string{"127.0.0.1:1", "127.0.0.1:2"}
+		g.Authentication = limit(t, "1/1h")
+	})
+	for range 3 {
+		c := b.dial("127.0.0.10")
+		c.expect("* OK")
+		c.send("a LOGIN alice wrong")
+		if got := c.rest(); !strings.Contains(got, "UNAVAILABLE") {
+			t.Errorf("got %q, want UNAVAILABLE", got)
+		}
+	}
+	if bans := b.guard.Bans(guard.BanFilter{}); len(bans) != 0 {
+		t.Errorf("banned: %+v", bans)
+	}
+}
+
+// A second address takes over when the first does not answer.
+func TestFailover(t *testing.T) {
+	b := newBed(t, imapPlain, imap, func(cfg *Config, _ *guard.Config) {
+		cfg.Upstreams[0].Addresses = append([]string{"127.0.0.1:1"}, cfg.Upstreams[0].Addresses...)
+	})
+	c := b.dial("127.0.0.11")
+	c.expect("* OK")
+	c.send("a LOGIN alice right")
+	c.expect("a OK")
+}
+
+func limit(t *testing.T, s string) guard.Limit {
+	t.Helper()
+	var l guard.Limit
+	if err := l.UnmarshalText([]byte(s)); err != nil {
+		t.Fatal(err)
+	}
+	return l
+}
