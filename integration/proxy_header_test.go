@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"github.com/pires/go-proxyproto"
+	"github.com/pires/go-proxyproto/tlvparse"
 
 	"mailreeve/integration/testbed"
 )
@@ -126,4 +127,49 @@ func TestATrustedPeerMustSendAHeader(t *testing.T) {
 	if points := p.Points(balancer); points != 0 {
 		t.Errorf("the balancer has %v points", points)
 	}
+}
+
+// The header tells the server what we know of the client's TLS. That there is
+// one at all is what lets Dovecot take a password.
+func TestTheHeaderTellsOfTLS(t *testing.T) {
+	t.Parallel()
+	fake := testbed.NewFake(t, testbed.Script{Protocol: "imap", Login: always(testbed.IMAPAccepted)})
+	cfg := testbed.InFront("imap", "starttls", fake.Port, nil)
+	cfg.Listeners[0].PlaintextAuth = "yes"
+	p := bed.NewProxy(t, cfg)
+	guess := p.Guess("imap", "127.40.1.1", "header@example.test", bed.Secrets.New("header"))
+	mustLogin(t, guess)
+	guess.TLS = "none"
+	mustLogin(t, guess)
+	headers := fake.Headers()
+	if len(headers) != 2 {
+		t.Fatalf("%d headers, want 2", len(headers))
+	}
+	ssl := headerTLS(t, headers[0])
+	if ssl == nil || !ssl.ClientSSL() {
+		t.Fatalf("the header of a connection with TLS does not say so: %+v", ssl)
+	}
+	if version, ok := ssl.SSLVersion(); !ok || version != "TLSv1.3" {
+		t.Errorf("version %q, want TLSv1.3", version)
+	}
+	if cipher, ok := ssl.SSLCipher(); !ok || !strings.HasPrefix(cipher, "TLS_") {
+		t.Errorf("cipher %q", cipher)
+	}
+	if ssl := headerTLS(t, headers[1]); ssl != nil && ssl.ClientSSL() {
+		t.Error("the header of a connection without TLS says that it has")
+	}
+}
+
+// headerTLS is the header's SSL TLV, nil if it has none.
+func headerTLS(t *testing.T, header *proxyproto.Header) *tlvparse.PP2SSL {
+	t.Helper()
+	tlvs, err := header.TLVs()
+	if err != nil {
+		t.Fatal(err)
+	}
+	ssl, ok := tlvparse.FindSSL(tlvs)
+	if !ok {
+		return nil
+	}
+	return &ssl
 }

@@ -99,3 +99,21 @@ func fakeProtocol(protocol string) string {
 	}
 	return "smtp"
 }
+
+// A Dovecot with its own penalties on answers late and later; it sees no more
+// guesses for it.
+func TestASlowDovecotSeesNoMore(t *testing.T) {
+	t.Parallel()
+	const limit, attacker = 5, "127.30.0.4"
+	dovecot := bed.NewDovecot(t, testbed.DovecotSetup{Penalty: true})
+	p := bed.NewProxy(t, testbed.InFront("imap", "implicit", dovecot.IMAPProxy, map[string]any{"authentication": fmt.Sprintf("%d/1h", limit)}))
+	var answers tally
+	together(20, func(i int) {
+		guess := p.Guess("imap", attacker, bed.Alice.Login, bed.Secrets.New(fmt.Sprintf("penalty%d", i)))
+		answers.try(guess)
+	})
+	mustBan(t, p, attacker)
+	if n := dovecot.Log.Count(failedLogin(attacker)); n != limit {
+		t.Errorf("Dovecot saw %d guesses, want %d: %v", n, limit, &answers)
+	}
+}

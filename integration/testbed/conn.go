@@ -22,10 +22,16 @@ type Conn struct {
 	Patience time.Duration
 }
 
-// Dial connects from a loopback address to a loopback port.
+// Dial connects from a loopback address to a loopback port, of IPv6 if the
+// address is.
 func Dial(from string, port int) (*Conn, error) {
-	d := net.Dialer{Timeout: patience, LocalAddr: &net.TCPAddr{IP: net.ParseIP(from)}}
-	conn, err := d.Dial("tcp", loopback(port))
+	source := net.ParseIP(from)
+	d := net.Dialer{Timeout: patience, LocalAddr: &net.TCPAddr{IP: source}}
+	to := loopback(port)
+	if source.To4() == nil {
+		to = fmt.Sprintf("[::1]:%d", port)
+	}
+	conn, err := d.Dial("tcp", to)
 	if err != nil {
 		return nil, err
 	}

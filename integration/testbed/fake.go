@@ -64,6 +64,7 @@ type Fake struct {
 	bad     []string             // what was wrong with PROXY headers
 	open    map[*fakeConn]string // connections and their clients
 	clients int                  // how many connections were for clients
+	headers []*proxyproto.Header // the clients' headers
 }
 
 // NewFake starts a scripted server. It is stopped when the test is over, and
@@ -130,6 +131,13 @@ func (f *Fake) Clients() int {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return f.clients
+}
+
+// Headers are the PROXY headers that came for clients.
+func (f *Fake) Headers() []*proxyproto.Header {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return append([]*proxyproto.Header(nil), f.headers...)
 }
 
 // Open are the clients of the connections that are open.
@@ -200,7 +208,7 @@ const headerTime = 5 * time.Second
 func (c *fakeConn) header() bool {
 	if c.fake.script.NoHeader {
 		c.r = bufio.NewReader(c.Conn)
-		c.arrived(c.RemoteAddr())
+		c.arrived(c.RemoteAddr(), nil)
 		return true
 	}
 	c.SetReadDeadline(time.Now().Add(headerTime))
@@ -223,7 +231,7 @@ func (c *fakeConn) header() bool {
 	c.r.Discard(len(text))
 	c.SetReadDeadline(time.Time{})
 	if header.Command.IsProxy() {
-		c.arrived(header.SourceAddr)
+		c.arrived(header.SourceAddr, header)
 	}
 	return true
 }
@@ -248,7 +256,7 @@ const probe = "127.0.0.1"
 
 // arrived notes who is served. A probe with a PROXY header from the proxy's own
 // address is nobody's connection.
-func (c *fakeConn) arrived(addr net.Addr) {
+func (c *fakeConn) arrived(addr net.Addr, header *proxyproto.Header) {
 	c.from = addr.(*net.TCPAddr).IP.String()
 	if c.from == probe && !c.fake.script.NoHeader {
 		return
@@ -257,6 +265,9 @@ func (c *fakeConn) arrived(addr net.Addr) {
 	defer c.fake.mu.Unlock()
 	c.fake.clients++
 	c.fake.open[c] = c.from
+	if header != nil {
+		c.fake.headers = append(c.fake.headers, header)
+	}
 }
 
 func (f *Fake) complain(what string) {

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net"
+	"testing"
 )
 
 // Ports are taken from below Linux's range for outgoing connections (32768 and
@@ -40,4 +41,14 @@ func canListen(port int) bool {
 	}
 	l.Close()
 	return true
+}
+
+// FreePort finds one port, for a listener whose address a test chooses itself.
+func FreePort(t testing.TB) int {
+	t.Helper()
+	ports, err := freePorts(1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return ports[0]
 }

@@ -11,6 +11,8 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -165,9 +167,9 @@ func (p *Proxy) Port(listener string) int {
 	p.t.Helper()
 	for _, l := range p.Config.Listeners {
 		if l.Name == listener {
-			var port int
-			if _, err := fmt.Sscanf(l.Address, "127.0.0.1:%d", &port); err != nil {
-				p.t.Fatalf("address %q of listener %q: %v", l.Address, listener, err)
+			port, err := strconv.Atoi(l.Address[strings.LastIndexByte(l.Address, ':')+1:])
+			if err != nil {
+				p.t.Fatalf("address of listener %q: %v", listener, err)
 			}
 			return port
 		}
