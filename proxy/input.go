@@ -30,6 +30,7 @@ type input struct {
 	buf  []byte
 	from int // buf[from:to] is unused
 	to   int
+	much bool // the last read filled the buffer: there is more to come
 }
 
 // bytes is what is unused.
@@ -51,9 +52,13 @@ func (in *input) put(p []byte) {
 
 // fill reads once from r, behind what is unused.
 func (in *input) fill(r io.Reader) (int, error) {
+	if in.much {
+		in.widen()
+	}
 	in.room(1)
 	n, err := r.Read(in.buf[in.to:])
 	in.to += n
+	in.much = in.to == len(in.buf)
 	return n, err
 }
 
@@ -107,7 +112,7 @@ func (in *input) rest() {
 // have held a password.
 func (in *input) free() {
 	buf := in.buf
-	in.buf, in.from, in.to = nil, 0, 0
+	in.buf, in.from, in.to, in.much = nil, 0, 0, false
 	switch len(buf) {
 	case smallBuffer:
 		clear(buf)

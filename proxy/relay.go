@@ -292,9 +292,6 @@ func (c *conn) copyBlind(from, to *end) bool {
 				return false
 			}
 			from.in.use(len(b))
-			if len(b) == smallBuffer {
-				from.in.widen()
-			}
 		}
 		if err := c.read(from); err == errResting {
 			return false

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/netip"
 	"strings"
 	"testing"
 	"time"
@@ -272,6 +273,8 @@ func TestFailover(t *testing.T) {
 	c.send("a LOGIN alice right")
 	c.expect("a OK")
 }
+
+func mustAddr(s string) netip.Addr { return netip.MustParseAddr(s) }
 
 func limit(t *testing.T, s string) guard.Limit {
 	t.Helper()

@@ -1,0 +1,176 @@
+package proxy
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"strings"
+	"testing"
+	"time"
+
+	"mailreeve/guard"
+	"mailreeve/protocol"
+)
+
+// Clients that say nothing, or drip, are ended with a word and counted.
+func TestLoiterersAreEndedAndCounted(t *testing.T) {
+	b := newBed(t, imapPlain, imap, func(cfg *Config, g *guard.Config) {
+		cfg.Timeouts.FirstCommand = guard.Duration(100 * time.Millisecond)
+		cfg.Timeouts.Login = guard.Duration(500 * time.Millisecond)
+		g.Loitering = limit(t, "3/1h")
+	})
+	silent := b.dial("127.0.2.1")
+	silent.expect("* OK")
+	if got := silent.rest(); !strings.HasPrefix(got, "* BYE") {
+		t.Errorf("the silent client was told %q", got)
+	}
+	drip := b.dial("127.0.2.1")
+	drip.expect("* OK")
+	fmt.Fprint(drip, "a LOG")
+	if got := drip.rest(); !strings.HasPrefix(got, "* BYE") {
+		t.Errorf("the dripping client was told %q", got)
+	}
+	// NOOPs do not buy time without end.
+	chatty := b.dial("127.0.2.1")
+	chatty.expect("* OK")
+	chatty.send("a NOOP")
+	if got := chatty.rest(); !strings.Contains(got, "* BYE") {
+		t.Errorf("the chatty client was told %q", got)
+	}
+	b.waitFor("the ban", func() bool { return len(b.guard.Bans(guard.BanFilter{})) == 1 })
+}
+
+// While the server owes a reply no timer of ours runs, nor on a client that is
+// logged in and idles.
+func TestNoTimerRunsWhileTheServerOwes(t *testing.T) {
+	release := make(chan struct{})
+	b := newBed(t, imapPlain, func(s *session) {
+		fmt.Fprint(s, "* OK Dovecot ready.\r\n")
+		tag, _, _ := strings.Cut(s.line(), " ")
+		<-release
+		fmt.Fprintf(s, "%s OK Logged in\r\n", tag)
+		s.line()
+		fmt.Fprint(s, "+ idling\r\n")
+		s.line()
+	}, func(cfg *Config, g *guard.Config) {
+		cfg.Timeouts.FirstCommand = guard.Duration(50 * time.Millisecond)
+		cfg.Timeouts.Login = guard.Duration(50 * time.Millisecond)
+		cfg.Timeouts.Command = guard.Duration(50 * time.Millisecond)
+		g.Loitering = limit(t, "1/1h")
+	})
+	witness := func(from string) { // its end shows that the sweeper has been round
+		w := b.dial(from)
+		w.expect("* OK")
+		w.rest()
+	}
+	c := b.dial("127.0.2.2")
+	c.expect("* OK")
+	c.send("a LOGIN alice right")
+	witness("127.0.2.3")
+	close(release)
+	c.expect("a OK")
+	c.send("b IDLE")
+	c.expect("+ idling")
+	witness("127.0.2.4")
+	c.send("DONE")
+	if b.guard.Admit(&guard.Origin{Addr: mustAddr("127.0.2.2"), Scope: "auth", Listener: "test"}) != protocol.Pass {
+		t.Error("the client that waited has been banned")
+	}
+}
+
+func TestConnectionsAreBounded(t *testing.T) {
+	b := newBed(t, imapPlain, imap, func(cfg *Config, _ *guard.Config) {
+		cfg.Limits.ConnectionsPerAddress = 2
+		cfg.Limits.Connections = 3
+	})
+	for _, test := range []struct {
+		from string
+		ok   bool
+	}{{"127.0.2.5", true}, {"127.0.2.5", true}, {"127.0.2.5", false}, {"127.0.2.6", true}, {"127.0.2.7", false}} {
+		c := b.dial(test.from)
+		if got := c.line(); strings.HasPrefix(got, "* OK") != test.ok {
+			t.Errorf("%s: got %q", test.from, got)
+		}
+	}
+}
+
+// A drain says goodbye where it is the client's turn, and lets a reply that is
+// owed arrive.
+func TestShutdownDrains(t *testing.T) {
+	release := make(chan struct{})
+	b := newBed(t, imapPlain, func(s *session) {
+		fmt.Fprint(s, "* OK Dovecot ready.\r\n")
+		tag, _, _ := strings.Cut(s.line(), " ")
+		<-release
+		fmt.Fprintf(s, "%s NO [AUTHENTICATIONFAILED] no\r\n", tag)
+		s.line()
+	}, nil)
+	idle := b.dial("127.0.2.8")
+	idle.expect("* OK")
+	waiting := b.dial("127.0.2.9")
+	waiting.expect("* OK")
+	waiting.send("a LOGIN alice wrong")
+	b.waitFor("the server", func() bool { return b.fake.sessions.Load() == 1 })
+	addr := b.addr()
+	done := make(chan error)
+	go func() {
+		ctx, cancel := context.WithTimeout(context.Background(), patience)
+		defer cancel()
+		done <- b.server.Shutdown(ctx)
+	}()
+	if got := idle.rest(); !strings.HasPrefix(got, "* BYE") {
+		t.Errorf("the idle client was told %q", got)
+	}
+	close(release)
+	waiting.expect("a NO")
+	if got := waiting.rest(); !strings.HasPrefix(got, "* BYE") {
+		t.Errorf("after its reply the client was told %q", got)
+	}
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+	if _, err := net.Dial("tcp", addr); err == nil {
+		t.Error("it still listens")
+	}
+}
+
+// A reload that fails changes nothing; one that succeeds keeps connections and
+// sockets.
+func TestReload(t *testing.T) {
+	b := newBed(t, imapPlain, imap, nil)
+	cfg := b.server.current.cfg
+	c := b.dial("127.0.2.10")
+	c.expect("* OK")
+	c.send("a LOGIN alice right")
+	c.expect("a OK")
+
+	bad := cfg
+	bad.Listeners = append([]Listener(nil), cfg.Listeners...)
+	bad.Listeners = append(bad.Listeners, Listener{Name: "two", Address: "127.0.0.1:0", Protocol: "gopher"})
+	var where *ConfigError
+	if err := b.server.Reload(bad); !errors.As(err, &where) || where.Key != "protocol" || where.Index != 1 {
+		t.Fatalf("got %v", err)
+	}
+	taken, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer taken.Close()
+	bad.Listeners[1] = Listener{Name: "two", Address: taken.Addr().String(), Protocol: "imap", TLS: "none", Upstream: "fake"}
+	if err := b.server.Reload(bad); !errors.As(err, &where) || where.Key != "address" {
+		t.Fatalf("got %v", err)
+	}
+	before := b.addr()
+	good := cfg
+	good.Hostname = "other.example.test"
+	if err := b.server.Reload(good); err != nil {
+		t.Fatal(err)
+	}
+	if b.addr() != before {
+		t.Errorf("the socket has moved from %s to %s", before, b.addr())
+	}
+	c.send("b NOOP")
+	c.expect("b OK")
+	b.dial("127.0.2.11").expect("* OK")
+}
