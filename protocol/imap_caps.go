@@ -13,6 +13,8 @@ import (
 func (c *imapConversation) editCapabilities(words []string) []string {
 	mayAuth := c.mayAuth() || c.loggedIn
 	framed := !c.blindIsSafe()
+	// Under a soft ban we collect the credential, until the server is there.
+	soft := c.set.Soft && c.server != serverOpen
 	disabled := false
 	out := make([]string, 0, len(words)+2)
 	for _, w := range words {
@@ -21,25 +23,19 @@ func (c *imapConversation) editCapabilities(words []string) []string {
 		case up == "LOGINDISABLED":
 			disabled = true
 			out = append(out, w)
-		case strings.HasPrefix(up, "AUTH=") && (!mayAuth || !c.mechanismAllowed(up[5:])):
+		case strings.HasPrefix(up, "AUTH=") && (!mayAuth || soft && !softMechanism(up[5:])):
 		case framed && (up == "UNAUTHENTICATE" || strings.HasPrefix(up, "COMPRESS=")):
 		default:
 			out = append(out, w)
 		}
 	}
-	if c.set.TLS == TLSStartTLS && !c.secure && !c.loggedIn {
+	if c.offersStartTLS() && !c.loggedIn {
 		out = append(out, "STARTTLS")
 	}
 	if !disabled && !mayAuth {
 		out = append(out, "LOGINDISABLED")
 	}
 	return out
-}
-
-// mechanismAllowed: an address under a soft ban gets the mechanisms that we can
-// collect without the server, until the server is there.
-func (c *imapConversation) mechanismAllowed(mech string) bool {
-	return !c.set.Soft || c.server == imapOpen || mech == "PLAIN" || mech == "LOGIN"
 }
 
 // serverCaps are the words the server would use, as far as we know.

@@ -26,42 +26,53 @@ func sayIMAP(w Word, host string) []byte {
 	return []byte("* BYE " + text + "\r\n")
 }
 
-// mayAuth tells whether credentials are taken from this client at all.
-func (c *imapConversation) mayAuth() bool {
-	return !c.set.NoAuth && (c.secure || c.set.PlaintextAuth)
+// imapWords say what a login needs. A guarded login is answered by BYE, after
+// which clients try again later with the password they have; a tagged NO makes
+// many of them ask for a new one.
+var imapWords = &loginWords{
+	protocol:    "imap",
+	verb:        "AUTHENTICATE",
+	refuse:      refuseIMAP,
+	garbled:     func(tag string) string { return tag + " BAD Invalid response to the mechanism.\r\n" },
+	noMechanism: func(tag string) string { return tag + " NO [CANNOT] Unsupported authentication mechanism.\r\n" },
+	command:     func(tag, mech string) []byte { return []byte(tag + " AUTHENTICATE " + mech + "\r\n") },
+	challenge:   plusChallenge,
+	response:    lineResponse,
+	abort:       "*\r\n",
+	gone:        sayIMAP(SayNoServer, ""),
 }
 
-// mayDial tells whether a command other than a credential may reach the
-// server. Without TLS there is nothing the server could do for the client, and
-// it would learn wrong TLS facts from the PROXY header.
-func (c *imapConversation) mayDial() bool {
-	return c.server == imapOpen || !c.answersFromOffer()
-}
+// plusChallenge is a challenge in IMAP and POP3.
+func plusChallenge(base64 string) []byte { return []byte("+ " + base64 + "\r\n") }
 
-// answersFromOffer tells whether CAPABILITY and ID are ours to answer.
-func (c *imapConversation) answersFromOffer() bool {
-	if c.server == imapOpen {
-		return false
+// lineResponse is a response in IMAP and POP3.
+func lineResponse(base64 []byte) []byte { return append(bytes.Clone(base64), "\r\n"...) }
+
+// refuseIMAP words a verdict.
+func refuseIMAP(v Verdict, tag string) Step {
+	switch v {
+	case Repeated:
+		return Step{ToClient: []byte(tag + " NO [AUTHENTICATIONFAILED] Authentication failed.\r\n")}
+	case Guarded:
+		return Step{
+			ToClient: []byte("* BYE [UNAVAILABLE] Temporary authentication failure, try again later.\r\n"),
+			Do:       End,
+			Why:      "login is guarded",
+		}
+	case Banned:
+		return Step{ToClient: sayIMAP(SayBanned, ""), Do: End, Why: "banned"}
 	}
-	return c.set.Soft || !c.secure && (c.set.TLS == TLSStartTLS || !c.set.PlaintextAuth)
-}
-
-func (c *imapConversation) ownNoop() bool {
-	return c.server == imapAlone && (c.noops < 3 || !c.mayDial())
+	return Step{ToClient: []byte(tag + " NO [UNAVAILABLE] Temporary authentication failure, try again later.\r\n")}
 }
 
 // greeting composes the first line. While nothing is known of the server it
 // names no capabilities where the client could get them from the server.
 func (c *imapConversation) greeting() []byte {
-	host := c.set.Offer.Host
-	if host == "" {
-		host = c.set.Hostname
-	}
 	code := ""
 	if len(c.set.Offer.Capabilities) > 0 || c.answersFromOffer() {
 		code = "[CAPABILITY " + strings.Join(c.offered(), " ") + "] "
 	}
-	return []byte("* OK " + code + host + " ready.\r\n")
+	return []byte("* OK " + code + c.host() + " ready.\r\n")
 }
 
 // offered are the capabilities as we tell them ourselves.
@@ -82,7 +93,7 @@ func (c *imapConversation) capability(cmd *imapCommand) Step {
 // that begin with x- from a trusted network, such as x-originating-ip, and we
 // are in one: such a command is answered by us and never passed, and so is one
 // with literals or with anything else that is not plain to read.
-func (c *imapConversation) id(cmd *imapCommand, line []byte) Step {
+func (c *imapConversation) id(cmd *imapCommand) Step {
 	answer := "* ID NIL\r\n" + cmd.tag + " OK ID completed.\r\n"
 	if cmd.literal.present {
 		return c.startSkip(cmd, &imapSkip{goOn: true, answer: answer})
@@ -90,7 +101,7 @@ func (c *imapConversation) id(cmd *imapCommand, line []byte) Step {
 	if c.answersFromOffer() || foreignID(cmd.args) {
 		return Step{Take: cmd.size, ToClient: []byte(answer)}
 	}
-	return c.pass(cmd)
+	return c.forward(cmd.tag, cmd.verb, cmd.size)
 }
 
 // foreignID tells whether an ID's arguments must not pass.
@@ -204,7 +215,7 @@ func (c *imapConversation) bad(cmd *imapCommand, text string) Step {
 	step := Step{
 		Take:     cmd.size,
 		ToClient: []byte(tag + " BAD " + text + "\r\n"),
-		Events:   []Event{{Kind: BadCommand, Code: "BAD"}},
+		Events:   []Event{{Kind: BadCommand}},
 	}
 	if c.errors >= maxIMAPErrors {
 		step.ToClient = append(step.ToClient, "* BYE Too many invalid commands.\r\n"...)
@@ -257,23 +268,18 @@ func (c *imapConversation) tooLong() Step {
 // cutLine takes the first line, with its CRLF, off what the client sent. With
 // nil the step says what to do instead.
 func (c *imapConversation) cutLine(data []byte, limit int) ([]byte, Step) {
-	if !c.secure && len(data) > 1 && data[0] == 0x16 && data[1] == 3 {
-		// Clients try TLS on any port; that is no offence.
+	line, state := c.clientLine(data, limit)
+	switch state {
+	case lineTLS:
 		return nil, Step{Do: End, Why: "client began TLS on a clear-text port"}
-	}
-	end := bytes.IndexByte(data, '\n')
-	if end >= limit || end < 0 && len(data) >= limit {
+	case lineLong:
 		return nil, c.tooLong()
-	}
-	if end < 0 {
+	case linePart:
 		return nil, Step{Do: More}
+	case lineBare:
+		return nil, c.bareNewline(line)
 	}
-	line := data[:end+1]
-	if end > 0 && line[end-1] == '\r' && bytes.IndexByte(line, 0) < 0 &&
-		bytes.IndexByte(line[:end-1], '\r') < 0 {
-		return line, Step{}
-	}
-	return nil, c.bareNewline(line)
+	return line, Step{}
 }
 
 // bareNewline refuses a line that servers might split in another way. None of
@@ -303,17 +309,4 @@ func (c *imapConversation) bareNewline(line []byte) Step {
 // midCommand tells whether the client is behind a command's first line.
 func (c *imapConversation) midCommand() bool {
 	return c.skip != nil || c.login != nil || c.auth != nil
-}
-
-// foreignLine tells whether a line is another protocol's. HTTP is told by its
-// verb and target; a tag may well be the word GET.
-func foreignLine(line []byte) bool {
-	first, rest, _ := bytes.Cut(line, []byte(" "))
-	switch string(bytes.TrimRight(first, "\r\n")) {
-	case "GET", "POST", "HEAD", "PUT", "DELETE", "OPTIONS", "CONNECT", "TRACE", "PATCH", "PRI":
-		return bytes.Contains(rest, []byte("HTTP/")) || bytes.HasPrefix(rest, []byte("/"))
-	case "EHLO", "HELO", "LHLO":
-		return true
-	}
-	return bytes.HasPrefix(first, []byte("SSH-2.0-"))
 }

@@ -1,6 +1,9 @@
 package protocol
 
-import "strconv"
+import (
+	"bytes"
+	"strconv"
+)
 
 // An imapLogin is a LOGIN: collected from the client in whatever spelling it
 // chose, and where that has literals, replayed to the server literal by
@@ -48,16 +51,6 @@ func (c *imapConversation) startLogin(cmd *imapCommand) Step {
 	return Step{Take: cmd.size, Forward: true}
 }
 
-// sendsCredential notes that what the guard let pass goes to the server now.
-func (c *imapConversation) sendsCredential(tag, verb string) {
-	c.ask = imapAsk{}
-	c.judged = true
-	c.mute = true
-	if tag != "" {
-		c.pending = append(c.pending, imapPending{tag, verb})
-	}
-}
-
 // loginCredential names both readings of a quoted name whose escapes servers
 // read differently.
 func (c *imapConversation) loginCredential(args []imapString) *Credential {
@@ -66,39 +59,6 @@ func (c *imapConversation) loginCredential(args []imapString) *Credential {
 		Identities: identities(c.set.MasterSeparator, args[0].value, args[0].raw),
 		Secret:     []byte(args[1].value),
 	}
-}
-
-// withheld is what comes of a credential that did not get a Pass: the question
-// itself, or with the guard's answer in hand, the refusal.
-func (c *imapConversation) withheld(step Step, tag string, size int) Step {
-	if step.Do == Hold {
-		return step
-	}
-	v := c.ask.verdict
-	c.ask = imapAsk{}
-	c.login, c.auth = nil, nil
-	step = refuseIMAP(v, tag)
-	step.Take = size
-	return step
-}
-
-// refuseIMAP words a verdict. A guarded login is answered by BYE, after which
-// clients try again later with the password they have; a tagged NO makes many
-// of them ask for a new one.
-func refuseIMAP(v Verdict, tag string) Step {
-	switch v {
-	case Repeated:
-		return Step{ToClient: []byte(tag + " NO [AUTHENTICATIONFAILED] Authentication failed.\r\n")}
-	case Guarded:
-		return Step{
-			ToClient: []byte("* BYE [UNAVAILABLE] Temporary authentication failure, try again later.\r\n"),
-			Do:       End,
-			Why:      "login is guarded",
-		}
-	case Banned:
-		return Step{ToClient: sayIMAP(SayBanned, ""), Do: End, Why: "banned"}
-	}
-	return Step{ToClient: []byte(tag + " NO [UNAVAILABLE] Temporary authentication failure, try again later.\r\n")}
 }
 
 // collect takes the rest of a LOGIN with literals.
@@ -145,6 +105,9 @@ func (c *imapConversation) collectLine(line []byte) Step {
 	args := append(l.args[:len(l.args):len(l.args)], more...)
 	step, ok := c.hold(func() *Credential { return c.loginCredential(args) })
 	if !ok {
+		if step.Do != Hold {
+			c.login = nil
+		}
 		return c.withheld(step, l.tag, len(line))
 	}
 	if step, ok = c.reach(l.tag); !ok {
@@ -211,3 +174,35 @@ func (c *imapConversation) replayLogin() []byte {
 
 // replayed tells whether the whole command is with the server.
 func (l *imapLogin) replayed() bool { return l.next == len(l.text) }
+
+// authenticate decides about AUTHENTICATE's line (RFC 9051 section 6.2.2).
+func (c *imapConversation) authenticate(cmd *imapCommand) Step {
+	if !c.mayAuth() {
+		return c.refuseAuth(cmd)
+	}
+	if cmd.literal.present {
+		return c.desync()
+	}
+	mech, initial, has := bytes.Cut(cmd.args, []byte(" "))
+	if len(mech) == 0 || len(mech) > 64 || !atomic(mech) {
+		return c.bad(cmd, "AUTHENTICATE takes a mechanism.")
+	}
+	return c.startAuth(cmd.tag, string(mech), initial, has, cmd.size)
+}
+
+// response decides about the client's next line in an exchange.
+func (c *imapConversation) response(data []byte) Step {
+	line, step := c.cutLine(data, MaxAuthLine)
+	if line == nil {
+		return step
+	}
+	return c.respond(line[:len(line)-2], len(line))
+}
+
+// continued takes the server's "+" line.
+func (c *imapConversation) continued(line []byte) Step {
+	if c.login != nil && !c.login.replayed() {
+		return Step{Take: len(line), ToServer: c.replayLogin()}
+	}
+	return c.challenged(len(line))
+}

@@ -20,21 +20,12 @@ func (c *imapConversation) Server(data []byte) Step {
 		c.serverLiteral -= n
 		return Step{Take: int(n), Forward: true}
 	}
-	end := bytes.IndexByte(data, '\n')
-	if end >= MaxLine || end < 0 && len(data) >= MaxLine {
-		return Step{
-			ToClient: sayIMAP(SayNoServer, ""),
-			Outcome:  c.outstanding(),
-			Do:       End,
-			Why:      "server sent too long a line",
-		}
+	line, step, ok := c.serverLine(data)
+	if !ok {
+		return step
 	}
-	if end < 0 {
-		return Step{Do: More}
-	}
-	line := data[:end+1]
 	switch {
-	case c.server == imapGreets:
+	case c.server == serverGreets:
 		return c.greeted(line)
 	case line[0] == '+':
 		return c.continued(line)
@@ -44,21 +35,13 @@ func (c *imapConversation) Server(data []byte) Step {
 	return c.tagged(line)
 }
 
-// outstanding is the outcome that a dialogue's sudden end has.
-func (c *imapConversation) outstanding() Outcome {
-	if c.judged || c.ask.known && c.ask.verdict == Pass {
-		return Neutral
-	}
-	return Unsettled
-}
-
 // greeted swallows the server's greeting: the client has ours. A refusal is
 // told to the command that waits.
 func (c *imapConversation) greeted(line []byte) Step {
 	r := parseIMAPReply(line)
 	switch r.code {
 	case "OK":
-		c.server = imapOpen
+		c.server = serverOpen
 		c.learn(line)
 		c.dovecot = strings.Contains(strings.ToLower(r.text), "dovecot")
 		return Step{Take: len(line)}
@@ -141,58 +124,20 @@ func (c *imapConversation) tagged(line []byte) Step {
 
 // settled takes the final reply to LOGIN or AUTHENTICATE.
 func (c *imapConversation) settled(line []byte, r reply) Step {
-	a, judged := c.auth, c.judged
-	c.login, c.auth = nil, nil
-	c.mute, c.judged = false, false
-	if r.code == "OK" {
-		return c.loggedInNow(line, r, judged, a)
-	}
-	if a != nil && a.aborting {
-		step := a.answer
-		step.Take = len(line)
-		if judged {
-			step.Outcome = Neutral
-			step.Code = imapLabel(r)
-		}
+	c.login = nil
+	if step, ok := c.brokenOff(r, imapLabel(r), len(line)); ok {
 		return step
 	}
-	m := c.set.replies().lookup("imap", "AUTH", r)
+	settled := c.settle(r, imapLabel(r))
+	c.loggedIn = r.code == "OK"
 	step := c.release(line)
-	if judged {
-		step.Code = imapLabel(r)
-		step.Outcome = m.outcome
-		if m.outcome != Failure {
-			step.Outcome = Neutral
-		}
-	}
-	if m.kind != "" {
-		step.Events = []Event{{Kind: m.kind, Login: c.who, Code: imapLabel(r)}}
-	}
-	c.who = ""
-	return step
-}
-
-// loggedInNow releases an OK to a login. The client's name and secret leave
-// our memory here.
-func (c *imapConversation) loggedInNow(line []byte, r reply, judged bool, a *imapAuth) Step {
-	if a != nil && a.aborting {
-		return Step{
-			ToClient: sayIMAP(SayNoServer, ""),
-			Do:       End,
-			Why:      "server accepted a login that was broken off",
-		}
-	}
-	c.loggedIn = true
-	c.who = ""
-	step := c.release(line)
-	if judged {
-		step.Outcome = Success
-		step.Code = imapLabel(r)
-	}
-	if c.blindIsSafe() {
+	step.Outcome, step.Code, step.Events = settled.Outcome, settled.Code, settled.Events
+	switch {
+	case !c.loggedIn:
+	case c.blindIsSafe():
 		c.blind = true
 		step.Do = Blind
-	} else {
+	default:
 		c.framed = &imapFramed{c: c}
 	}
 	return step
@@ -224,25 +169,9 @@ func imapLabel(r reply) string {
 
 // ServerGone tells the client, and settles what the server left open.
 func (c *imapConversation) ServerGone() Step {
-	step := Step{Do: End, Outcome: c.outstanding(), Why: "server closed the connection"}
-	if c.server == imapAlone {
-		step.Why = "no server answers"
-		step.ToClient = sayIMAP(SayNoServer, "")
-		return step
-	}
-	if c.judged {
-		step.Code = "close"
-		m := c.set.replies().lookup("imap", "AUTH", reply{code: "close"})
-		if m.outcome == Failure {
-			step.Outcome = Failure
-		}
-	}
-	owed := len(c.pending) > 0 || c.server == imapGreets
+	owed := len(c.pending) > 0 || c.server == serverGreets
 	if c.framed != nil {
 		owed = c.framed.pending > 0
 	}
-	if owed && !c.bye && !c.blind {
-		step.ToClient = sayIMAP(SayNoServer, "")
-	}
-	return step
+	return c.gone(owed && !c.blind)
 }
