@@ -48,7 +48,7 @@ type Protocol struct {
 }
 
 // All lists the protocols that a listener may name.
-var All = []*Protocol{imap}
+var All = []*Protocol{smtp, submission, imap}
 
 // Lookup returns the protocol of that name, or nil.
 func Lookup(name string) *Protocol {

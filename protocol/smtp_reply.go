@@ -109,8 +109,11 @@ func areDigits(text []byte) bool {
 
 // withoutEcho takes out of a reply's texts what the client has said itself,
 // so that a recipient called relay@… or "user unknown"@… decides nothing.
+//
+// An address without a domain is left: a short one would take the server's own
+// words with it.
 func withoutEcho(text, said string) string {
-	if said != "" {
+	if strings.Contains(said, "@") {
 		lower := strings.ToLower(text)
 		for from := 0; ; {
 			at := strings.Index(lower[from:], said)

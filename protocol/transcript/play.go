@@ -26,7 +26,7 @@ func (d Delivery) String() string { return [...]string{"lines", "bytes", "coales
 // Play plays a transcript against a conversation of p, with the relay's part
 // played as the protocol package asks for it. The error names the line.
 func Play(p *protocol.Protocol, t *Transcript, d Delivery) error {
-	if d != ByLine && t.LinesOnly {
+	if t.Delivery != "" && t.Delivery != d.String() {
 		return nil
 	}
 	pl := &player{protocol: p, conversation: p.New(t.Setup), entries: t.Entries}
@@ -62,7 +62,7 @@ func (e Entry) isInput() bool {
 
 // follows tells whether e's bytes may come in together with those of before.
 func (e Entry) follows(before Entry) bool {
-	return e.Mark == before.Mark && (e.Mark == Client || e.Mark == Server)
+	return !e.Apart && e.Mark == before.Mark && (e.Mark == Client || e.Mark == Server)
 }
 
 // A player is a relay without sockets.
@@ -80,6 +80,9 @@ type player struct {
 	// What went out, and what should have gone out by now.
 	toClient, toServer         []byte
 	wantToClient, wantToServer []byte
+
+	// waiting are the client's lines that wait.
+	waiting [][]byte
 
 	effects  []effect
 	login    string
@@ -122,12 +125,13 @@ func (p *player) feed(entries []Entry, d Delivery) error {
 	var text []byte
 	for _, e := range entries {
 		text = append(text, e.Text...)
-		if e.Swallowed {
-			continue
-		}
-		if e.Mark == Client {
+		switch {
+		case e.Swallowed:
+		case e.Waits:
+			p.waiting = append(p.waiting, e.Text)
+		case e.Mark == Client:
 			p.wantToServer = append(p.wantToServer, e.Text...)
-		} else {
+		default:
 			p.wantToClient = append(p.wantToClient, e.Text...)
 		}
 	}
@@ -332,6 +336,12 @@ func (p *player) settle(entries []Entry) error {
 		case e.Mark == ToServer:
 			p.wantToServer = append(p.wantToServer, e.Text...)
 			p.reached("server", p.toServer, p.wantToServer)
+		case e.Mark == Released && len(p.waiting) == 0:
+			p.fail("no line waits")
+		case e.Mark == Released:
+			p.wantToServer = append(p.wantToServer, p.waiting[0]...)
+			p.waiting = p.waiting[1:]
+			p.reached("server", p.toServer, p.wantToServer)
 		case strings.HasPrefix(e.Word, "phase: "):
 			if got := p.conversation.Phase().String(); got != e.Word[len("phase: "):] {
 				p.fail("phase: got %s, want %s", got, e.Word[len("phase: "):])
@@ -394,6 +404,9 @@ func excerpt(text []byte) []byte { return text[:min(len(text), 300)] }
 func (p *player) finish() error {
 	p.reached("client", p.toClient, p.wantToClient)
 	p.reached("server", p.toServer, p.wantToServer)
+	if p.failure == nil && len(p.waiting) > 0 {
+		p.fail("a line waits that is never released")
+	}
 	if p.failure == nil && p.blind && len(p.client)+len(p.server) > 0 {
 		p.fail("bytes left over")
 	}

@@ -8,6 +8,8 @@
 //	: key=value …      the setup, see below
 //	C: text            the client says this line, and it reaches the server
 //	C- text            the client says this line, and it goes no further
+//	C~ text            the client says this line, and it waits
+//	=C                 here the line that has waited longest reaches the server
 //	S: text            the server says this line, and it reaches the client
 //	S- text            the server says this line, and it goes no further
 //	P: text            the proxy itself says this line to the client
@@ -39,7 +41,11 @@
 //
 // The setup's keys are those of protocol.Setup: tls, secure, plaintext-auth,
 // no-auth, soft, hostname, sep, and of its Offer: host, caps (with semicolons),
-// family. "delivery=lines" leaves out the plays with other borders.
+// family. "delivery=lines" and "delivery=coalesced" leave out the plays with
+// other borders.
+//
+// A blank line parts what cannot come at once, such as a server's greeting and
+// its reply to a command that is sent only after the greeting.
 package transcript
 
 import (
@@ -58,8 +64,9 @@ type Transcript struct {
 	Claim string
 	// Setup is what the conversation knows at its start.
 	Setup protocol.Setup
-	// LinesOnly is set if other borders would make it another dialogue.
-	LinesOnly bool
+	// Delivery is the only delivery to play it in, "" for all: other borders
+	// would make it another dialogue.
+	Delivery string
 	// Entries are the dialogue's lines, in order.
 	Entries []Entry
 }
@@ -82,6 +89,8 @@ const (
 	Asked
 	// Action: Word happens.
 	Action
+	// Released: the client's line that has waited longest reaches the server.
+	Released
 )
 
 // An Entry is one line of a dialogue.
@@ -91,8 +100,12 @@ type Entry struct {
 	Mark Mark
 	// Text is what is said, with its line end.
 	Text []byte
+	// Apart is set behind a blank line.
+	Apart bool
 	// Swallowed is set for what goes no further than to us.
 	Swallowed bool
+	// Waits is set for what reaches the other side later, at Released.
+	Waits bool
 	// Word is an event's kind or outcome, a verdict, or an action.
 	Word string
 	// Keys are the values to compare.
@@ -119,12 +132,19 @@ func Parse(text []byte) (*Transcript, error) {
 		Offer:    &protocol.Offer{Host: "mx.example.test"},
 		TLS:      protocol.TLSNone,
 	}}
+	apart := false
 	for i, line := range strings.Split(string(text), "\n") {
 		if line == "" {
+			apart = true
 			continue
 		}
+		before := len(t.Entries)
 		if err := t.parseLine(i+1, line); err != nil {
 			return nil, fmt.Errorf("%d: %w", i+1, err)
+		}
+		if len(t.Entries) > before {
+			t.Entries[before].Apart = apart
+			apart = false
 		}
 	}
 	if t.Claim == "" {
@@ -135,16 +155,17 @@ func Parse(text []byte) (*Transcript, error) {
 
 // marks are the beginnings of lines that say something.
 var marks = []struct {
-	begin     string
-	mark      Mark
-	swallowed bool
+	begin            string
+	mark             Mark
+	swallowed, waits bool
 }{
-	{"C:", Client, false},
-	{"C-", Client, true},
-	{"S:", Server, false},
-	{"S-", Server, true},
-	{"P:", ToClient, false},
-	{">:", ToServer, false},
+	{begin: "C:", mark: Client},
+	{begin: "C-", mark: Client, swallowed: true},
+	{begin: "C~", mark: Client, waits: true},
+	{begin: "S:", mark: Server},
+	{begin: "S-", mark: Server, swallowed: true},
+	{begin: "P:", mark: ToClient},
+	{begin: ">:", mark: ToServer},
 }
 
 func (t *Transcript) parseLine(number int, line string) error {
@@ -153,6 +174,9 @@ func (t *Transcript) parseLine(number int, line string) error {
 		if t.Claim == "" {
 			t.Claim = strings.TrimSpace(line[1:])
 		}
+		return nil
+	case line == "=C":
+		t.Entries = append(t.Entries, Entry{Line: number, Mark: Released})
 		return nil
 	case strings.HasPrefix(line, ": "):
 		return t.parseSetup(line[2:])
@@ -181,7 +205,7 @@ func (t *Transcript) parseLine(number int, line string) error {
 		if err != nil {
 			return err
 		}
-		t.Entries = append(t.Entries, Entry{Line: number, Mark: m.mark, Text: text, Swallowed: m.swallowed})
+		t.Entries = append(t.Entries, Entry{Line: number, Mark: m.mark, Text: text, Swallowed: m.swallowed, Waits: m.waits})
 		return nil
 	}
 	return fmt.Errorf("what is %q? See the package comment", line)
@@ -222,7 +246,7 @@ func (t *Transcript) parseSetup(text string) error {
 		case "family":
 			offer.Family = value
 		case "delivery":
-			t.LinesOnly = value == "lines"
+			t.Delivery = value
 		default:
 			return fmt.Errorf("unknown key %q", key)
 		}

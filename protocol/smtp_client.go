@@ -1,0 +1,282 @@
+package protocol
+
+import (
+	"bytes"
+	"strconv"
+)
+
+// Client decides about the client's bytes.
+func (c *smtpConversation) Client(data []byte) Step {
+	switch {
+	case c.link == linkRefused:
+		return Step{Take: len(data), Do: End, Why: "server closed the connection"}
+	case c.link == linkGreet || c.link == linkReplay:
+		return c.whileOpening(data)
+	case c.octets > 0:
+		return c.chunk(data)
+	case c.inData:
+		return c.message(data)
+	case c.auth != nil && c.auth.state == authServer:
+		return Step{Do: Wait}
+	}
+	bound := MaxLine
+	answering := c.auth != nil && c.auth.answering()
+	if answering || len(data) >= 4 && bytes.EqualFold(data[:4], []byte("AUTH")) {
+		bound = MaxAuthLine
+	}
+	line, size, fault := readSMTPLine(data, bound)
+	switch {
+	case fault == faultPart:
+		return Step{Do: More}
+	case fault == faultTLS:
+		// A client that tries which port speaks TLS is no offender.
+		return Step{Do: End, Why: "TLS handshake where there is none"}
+	case fault == faultLong:
+		return c.giveUp(LineTooLong, "500 5.5.2 %s Line too long", "line too long")
+	case fault == faultNUL:
+		return c.giveUp(ForeignProtocol, "", "not SMTP")
+	case answering && fault == faultBare:
+		// What follows may be the rest of a response, or not.
+		return c.giveUp(BareNewline, "500 5.5.2 %s Bare <CR> or <LF> received", "bare CR or LF in a response")
+	case answering:
+		return c.response(line, size, fault)
+	case fault == faultBare:
+		return c.local(size, "500 5.5.2 Error: bare <CR> or <LF> received", BareNewline)
+	case fault == faultControl:
+		return c.local(size, "500 5.5.2 Error: bad syntax", BadCommand)
+	}
+	return c.command(line, size)
+}
+
+// command decides about a command line.
+func (c *smtpConversation) command(line []byte, size int) Step {
+	if wait, events := c.mustWait(); wait {
+		return Step{Do: Wait, Events: events}
+	}
+	cmd, ok := smtpCommandOf(line)
+	if !ok {
+		return c.noCommand(line, size)
+	}
+	c.halfDone = c.halfDone && cmd.verb == cmdOther
+	switch cmd.verb {
+	case cmdHTTP:
+		return c.giveUp(ForeignProtocol, "", "not SMTP")
+	case cmdBarred:
+		return c.local(size, "502 5.5.1 Error: command not implemented", "")
+	case cmdStartTLS:
+		return c.startTLS(cmd, size)
+	case cmdAuth:
+		return c.authCommand(cmd, line, size)
+	case cmdBdat:
+		return c.bdat(cmd, size)
+	}
+	if c.link == linkNone {
+		if step, ours := c.own(cmd, line, size); ours {
+			return step
+		}
+		return Step{Do: Dial}
+	}
+	if c.halfDone {
+		return c.local(size, "501 5.7.0 Authentication aborted", "")
+	}
+	if cmd.verb == cmdMail && c.needsLogin() {
+		return c.local(size, c.loginFirst(), "")
+	}
+	return c.forward(cmd, size)
+}
+
+// mustWait tells whether the next command has to wait for the reply to one
+// before which nothing may be sent on (RFC 2920 section 3.1): whoever sends it
+// all the same is told about, once.
+func (c *smtpConversation) mustWait() (bool, []Event) {
+	n := len(c.pending)
+	if n == 0 {
+		return false, nil
+	}
+	switch c.pending[n-1].verb {
+	case cmdEhlo, cmdHelo, cmdData:
+		return true, c.noise(Pipelining, "")
+	case cmdAuth, cmdQuit:
+		return true, nil
+	}
+	return n >= MaxPending, nil
+}
+
+// forward lets a command pass, and notes that its reply is owed.
+func (c *smtpConversation) forward(cmd smtpCommand, size int) Step {
+	cmd.args = nil
+	c.pending = append(c.pending, cmd)
+	return Step{Take: size, Forward: true}
+}
+
+// local answers a command ourselves, once everything before it is answered.
+// k is the offence, "" if it is none.
+func (c *smtpConversation) local(size int, text string, k Kind) Step {
+	if len(c.pending) > 0 {
+		return Step{Do: Wait}
+	}
+	step := Step{Take: size, ToClient: []byte(text + "\r\n"), Events: c.noise(k, "")}
+	if text[0] != '5' {
+		return step
+	}
+	c.errors++
+	if c.errors >= maxOwnErrors {
+		step.Events = append(step.Events, c.noise(TooManyErrors, "")...)
+		step.ToClient = append(step.ToClient, formatLine("421 4.7.0 %s Too many errors", c.host())...)
+		step.Do, step.Why = End, "too many errors"
+	}
+	return step
+}
+
+// giveUp ends a dialogue that cannot go on, with an event.
+func (c *smtpConversation) giveUp(k Kind, text, why string) Step {
+	step := Step{Events: c.noise(k, ""), Do: End, Why: why}
+	if text == "" {
+		step.ToClient = saySMTP(SayViolation, c.host())
+	} else {
+		step.ToClient = formatLine(text, c.host())
+	}
+	if c.auth != nil && c.auth.outstanding {
+		step.Outcome = Neutral
+	}
+	return step
+}
+
+// noCommand answers a line that cannot be a command. It does not reach the
+// server: one that is out of step with us might take it for something else. A
+// lone "*" is what some clients send after an exchange that is over.
+func (c *smtpConversation) noCommand(line []byte, size int) Step {
+	switch {
+	case c.halfDone:
+		return c.local(size, "501 5.7.0 Authentication aborted", "")
+	case len(line) == 1 && line[0] == '*':
+		return c.local(size, "500 5.5.2 Error: command not recognized", "")
+	case len(line) > 0 && isHeaderWord(line):
+		return c.giveUp(ForeignProtocol, "", "not SMTP")
+	}
+	return c.local(size, "500 5.5.2 Error: command not recognized", BadCommand)
+}
+
+// isHeaderWord tells whether a line begins as another protocol's does: no
+// letter, or a header's name.
+func isHeaderWord(line []byte) bool {
+	c := line[0] | 0x20
+	if c < 'a' || c > 'z' {
+		return line[0] != ' ' && line[0] != '\t' && !isDigit(line[0])
+	}
+	word, _, _ := bytes.Cut(line, []byte{' '})
+	return word[len(word)-1] == ':'
+}
+
+// startTLS answers STARTTLS, which is always ours: the server has its TLS, if
+// any, from us.
+func (c *smtpConversation) startTLS(cmd smtpCommand, size int) Step {
+	switch {
+	case c.secure:
+		return c.local(size, "503 5.5.1 Error: TLS already active", "")
+	case c.setup.TLS != TLSStartTLS:
+		return c.local(size, "502 5.5.1 Error: command not implemented", "")
+	case len(cmd.args) > 0:
+		return c.local(size, "501 5.5.4 Syntax: no parameters allowed", "")
+	}
+	step := c.local(size, "220 2.0.0 Ready to start TLS", "")
+	if step.Do == Continue {
+		step.Do = StartTLS
+	}
+	return step
+}
+
+// message passes what follows DATA, as far as it can be judged.
+func (c *smtpConversation) message(data []byte) Step {
+	n, v := c.scanner.scan(data)
+	step := Step{Take: n, Forward: n > 0}
+	switch v {
+	case dataEnd:
+		c.inData = false
+		c.pending = append(c.pending, smtpCommand{verb: cmdMessage})
+	case dataUnsure:
+		if n == 0 {
+			step.Do = More
+		}
+	case dataForged:
+		// The final dot is never sent: the server drops what it has.
+		return Step{
+			Events: c.event(BareNewline, ""), Do: End, Why: "bare CR or LF around a dot",
+			ToClient: []byte("550 5.5.2 Error: bare <CR> or <LF> around a dot\r\n"),
+		}
+	}
+	return step
+}
+
+// bdat takes a chunk's size (RFC 3030 section 2). A chunk that the server would
+// not know for one is swallowed: its octets must not be read as commands.
+func (c *smtpConversation) bdat(cmd smtpCommand, size int) Step {
+	octets, last, ok := bdatSize(cmd.args)
+	if !ok {
+		if len(c.pending) > 0 {
+			return Step{Do: Wait}
+		}
+		return Step{
+			Take: size, Do: End, Why: "BDAT without a size", Events: c.noise(BadCommand, ""),
+			ToClient: formatLine("501 5.5.4 %s Syntax: BDAT size [LAST]", c.host()),
+		}
+	}
+	refusal := ""
+	switch {
+	case c.link == linkNone && c.setup.Soft:
+		refusal = "530 5.7.0 Authentication required"
+	case c.link == linkNone:
+		refusal = "503 5.5.1 Error: need MAIL command"
+	case !c.offersChunking:
+		refusal = "502 5.5.1 Error: BDAT not implemented"
+	}
+	if refusal == "" {
+		cmd.verb, cmd.octets = cmdBdat, octets
+		if last {
+			cmd.verb = cmdBdatLast
+		}
+		c.octets = octets
+		return c.forward(cmd, size)
+	}
+	if octets == 0 {
+		return c.local(size, refusal, "")
+	}
+	if len(c.pending) > 0 {
+		return Step{Do: Wait}
+	}
+	c.octets, c.swallow = octets, []byte(refusal+"\r\n")
+	return Step{Take: size}
+}
+
+// bdatSize reads BDAT's parameters strictly: digits, then LAST or nothing.
+func bdatSize(args []byte) (octets uint64, last, ok bool) {
+	digits, rest, found := bytes.Cut(args, []byte{' '})
+	if found {
+		if !bytes.EqualFold(bytes.TrimLeft(rest, " "), []byte("LAST")) {
+			return 0, false, false
+		}
+		last = true
+	}
+	if !areDigits(digits) {
+		return 0, false, false
+	}
+	octets, err := strconv.ParseUint(string(digits), 10, 63)
+	return octets, last, err == nil
+}
+
+// chunk passes, or swallows, the octets of a chunk.
+func (c *smtpConversation) chunk(data []byte) Step {
+	n := len(data)
+	if uint64(n) > c.octets {
+		n = int(c.octets)
+	}
+	c.octets -= uint64(n)
+	if c.swallow == nil {
+		return Step{Take: n, Forward: true}
+	}
+	step := Step{Take: n}
+	if c.octets == 0 {
+		step.ToClient, c.swallow = c.swallow, nil
+	}
+	return step
+}

@@ -1,0 +1,3 @@
+package protocol
+
+func newSMTPProber(s ProbeSetup) Prober { return nil }
