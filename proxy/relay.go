@@ -114,8 +114,11 @@ func (c *conn) showClient() bool {
 			}
 			continue
 		}
-		c.deliver(in, pass, &step)
+		released := c.deliver(in, pass, &step)
 		pass = 0
+		if released && step.Do == protocol.Wait {
+			continue // what it would wait for may have come meanwhile
+		}
 		if !c.obeyClient(&step) {
 			return step.Do == protocol.More
 		}
@@ -188,6 +191,10 @@ func (c *conn) showServer(server *end) bool {
 				continue
 			}
 		}
+		if step.Do == protocol.Blind {
+			c.blind = true // before mu is let go: Client is not to be called again
+			c.turn.Broadcast()
+		}
 		c.deliver(in, pass, &step)
 		pass = 0
 		if c.cutLater.Load() && c.mayCut() {
@@ -203,9 +210,6 @@ func (c *conn) showServer(server *end) bool {
 				c.stop("stuck", errors.New("the conversation asks for more than it may be shown"))
 			}
 			return !stuck
-		case protocol.Blind:
-			c.blind = true
-			c.turn.Broadcast()
 		case protocol.End:
 			c.mu.Unlock()
 			c.endGently(step.Why)
@@ -217,8 +221,8 @@ func (c *conn) showServer(server *end) bool {
 // deliver writes what a step lets pass and what we say ourselves. It is called
 // with mu held and returns with mu held, but lets go of it while it writes;
 // the pens it needs are taken before that. A side that cannot be written to is
-// left to the goroutine that reads from it.
-func (c *conn) deliver(in *input, pass int, step *protocol.Step) {
+// left to the goroutine that reads from it. It returns whether it let go of mu.
+func (c *conn) deliver(in *input, pass int, step *protocol.Step) bool {
 	fromClient := in == &c.client.in
 	toServer, toClient := step.ToServer, step.ToClient
 	forwarded := in.bytes()[:pass]
@@ -226,7 +230,7 @@ func (c *conn) deliver(in *input, pass int, step *protocol.Step) {
 		if !step.Forward {
 			in.use(step.Take)
 		}
-		return
+		return false
 	}
 	// The conversation may be called by the other side once mu is free.
 	toServer = append([]byte(nil), toServer...)
@@ -260,6 +264,7 @@ func (c *conn) deliver(in *input, pass int, step *protocol.Step) {
 		in.use(step.Take)
 	}
 	c.mu.Lock()
+	return true
 }
 
 // writeHeld writes with the side's pen in hand. Once a last word is due
