@@ -174,6 +174,9 @@ func (d *daemon) apiBan(r *http.Request) (any, error) {
 	if err := readBody(r, &req); err != nil {
 		return nil, err
 	}
+	if _, err := guard.ParsePrefix(req.Target); err != nil {
+		return nil, badRequest{err}
+	}
 	return d.guard.AddBan(req)
 }
 
@@ -189,6 +192,11 @@ func (d *daemon) apiAllow(r *http.Request) (any, error) {
 	var req guard.AllowRequest
 	if err := readBody(r, &req); err != nil {
 		return nil, err
+	}
+	if req.Login == "" {
+		if _, err := guard.ParsePrefix(req.Target); err != nil {
+			return nil, badRequest{fmt.Errorf("%w; host names belong into allowed-ip, logins after --login", err)}
+		}
 	}
 	return d.guard.Allow(req)
 }

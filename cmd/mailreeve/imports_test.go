@@ -31,12 +31,12 @@ func TestImportRule(t *testing.T) {
 // is what lets a transcript test them completely.
 func TestProtocolDoesNoIO(t *testing.T) {
 	forbidden := map[string]string{
-		"net":         "sockets belong to package proxy",
-		"os":          "files belong to package guard's stores and to cmd",
-		"crypto/tls":  "TLS belongs to package proxy",
-		"log/slog":    "a conversation returns what it noticed",
-		"math/rand":   "a conversation is a function of its bytes",
-		"time":        "the relay owns the clock",
+		"net":        "sockets belong to package proxy",
+		"os":         "files belong to package guard's stores and to cmd",
+		"crypto/tls": "TLS belongs to package proxy",
+		"log/slog":   "a conversation returns what it noticed",
+		"math/rand":  "a conversation is a function of its bytes",
+		"time":       "the relay owns the clock",
 	}
 	for _, dep := range goList(t, `{{join .Imports "\n"}}`, "mailreeve/protocol") {
 		if why, bad := forbidden[dep]; bad {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -64,11 +65,12 @@ func ask[T any](ctx context.Context, in *invocation, method, path string, q url.
 		return fmt.Errorf("the answer of %s is not understood (another version of mailreeve?): %w", c.socket, err)
 	}
 	if in.json {
-		var raw any
-		if err := json.Unmarshal(answer, &raw); err != nil {
+		var indented bytes.Buffer
+		if err := json.Indent(&indented, answer, "", "  "); err != nil {
 			return err
 		}
-		return in.printJSON(raw)
+		_, err := indented.WriteTo(in.stdout)
+		return err
 	}
 	show(v)
 	return nil
