@@ -28,6 +28,11 @@ var requirements = [...]struct{ pkg, file string }{
 	{"isync", "/usr/bin/mbsync"},
 	{"hydra", "/usr/bin/hydra"},
 	{"python3", "/usr/bin/python3"},
+	// The peers that the benchmark compares with.
+	{"haproxy", "/usr/sbin/haproxy"},
+	{"nginx", "/usr/sbin/nginx"},
+	{"libnginx-mod-mail", "/usr/lib/nginx/modules/ngx_mail_module.so"},
+	{"libnginx-mod-stream", "/usr/lib/nginx/modules/ngx_stream_module.so"},
 }
 
 // installLock keeps two test processes from running apt-get at once.

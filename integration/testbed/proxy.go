@@ -311,7 +311,9 @@ func (p *Proxy) keepMetrics() {
 // finish is the end of every test with a proxy.
 func (p *Proxy) finish() {
 	if !p.proc.ended() {
-		p.checkGoroutines()
+		if p.goroutines > 0 { // else it never was ready
+			p.checkGoroutines()
+		}
 		p.Stop()
 	}
 	for _, sign := range []string{"DATA RACE", "panic:", "fatal error:"} {
