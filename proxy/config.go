@@ -22,6 +22,7 @@ type Config struct {
 	Listeners    []Listener
 	Timeouts     Timeouts
 	Limits       Limits
+	Enforce      Enforce
 	Rows         []protocol.ReplyRow
 }
 
@@ -224,6 +225,9 @@ func (c *Config) Normalize() error {
 		if _, err := protocol.CompileRows(c.Rows[i : i+1]); err != nil {
 			return &ConfigError{Element{"reply", i, "means"}, err.Error()}
 		}
+	}
+	if err := c.Enforce.normalize(); err != nil {
+		return err
 	}
 	return c.checkBounds()
 }

@@ -75,6 +75,9 @@ type listener struct {
 	address string // as configured
 	service atomic.Pointer[service]
 	done    chan struct{} // closed when the accept loop has ended
+
+	// filtered tells that accepted sockets may have inherited a kernel filter.
+	filtered atomic.Bool
 }
 
 // openListener opens the socket. MPTCP, Go's default, is off: socket filters
@@ -139,6 +142,9 @@ func (l *listener) accept(s *Server) {
 		switch acceptErr {
 		case nil:
 			wait = 5 * time.Millisecond
+			if l.filtered.Load() {
+				detachFilter(fd)
+			}
 			s.arrive(l.service.Load(), fd, peerOf(sa))
 			continue
 		case unix.ECONNABORTED, unix.EINTR:

@@ -46,6 +46,7 @@ func (s *Server) Describe(ch chan<- *prometheus.Desc) {
 	for _, c := range s.metrics.all() {
 		c.Describe(ch)
 	}
+	s.filter.describe(ch)
 }
 
 // Collect implements prometheus.Collector.
@@ -53,4 +54,5 @@ func (s *Server) Collect(ch chan<- prometheus.Metric) {
 	for _, c := range s.metrics.all() {
 		c.Collect(ch)
 	}
+	s.filter.collect(ch)
 }

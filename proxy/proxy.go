@@ -34,6 +34,7 @@ type Server struct {
 	metrics   *metrics
 	conns     *registry
 	lot       *lot
+	filter    *kernelFilter
 	restAfter time.Duration // see mayRest
 	run       string        // tells this run's connections from another's, in logs
 
@@ -59,6 +60,7 @@ type plan struct {
 	services   []*service
 	handshakes slots
 	replies    *protocol.ReplyTable
+	filter     filterPlan
 
 	stop context.CancelFunc // of the probes and the certificate watch
 }
@@ -71,7 +73,7 @@ func New(cfg Config, g *guard.Guard, log *slog.Logger) (*Server, error) {
 	}
 	ctx, stop := context.WithCancel(context.Background())
 	s := &Server{lot: lot, restAfter: defaultRest, guard: g, log: log, metrics: newMetrics(), conns: newRegistry(), run: strconv.FormatInt(time.Now().Unix(), 36),
-		ctx: ctx, stop: stop, listeners: map[string]*listener{}}
+		ctx: ctx, stop: stop, listeners: map[string]*listener{}, filter: newKernelFilter(g.Bans, g.Allowed, log)}
 	p, err := s.prepare(cfg)
 	if err != nil {
 		stop()
@@ -141,12 +143,13 @@ func (s *Server) newService(l Listener, p *plan) (*service, error) {
 func (s *Server) Listen() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	opened, err := s.openMissing(s.current)
+	opened, err := s.open(s.current)
 	if err != nil {
 		return err
 	}
 	s.running.Add(1)
 	go s.sweep()
+	s.running.Go(func() { s.filter.keepAllowed(s.ctx) })
 	s.running.Go(func() { s.lot.watch(s.ctx, s.log) })
 	s.take(s.current, opened)
 	return nil
@@ -162,13 +165,25 @@ func (s *Server) Reload(cfg Config) error {
 	if err != nil {
 		return err
 	}
-	opened, err := s.openMissing(p)
+	opened, err := s.open(p)
 	if err != nil {
 		return err
 	}
 	s.current.stop()
 	s.take(p, opened)
 	return nil
+}
+
+// open makes a plan's kernel filter and opens its sockets. On an error nothing
+// has changed.
+func (s *Server) open(p *plan) (opened map[string]*listener, err error) {
+	if p.filter, err = s.filter.prepare(p.cfg.Enforce.KernelFilter, p.services); err != nil {
+		return nil, err
+	}
+	if opened, err = s.openMissing(p); err != nil {
+		p.filter.close()
+	}
+	return opened, err
 }
 
 // openMissing opens the sockets that a plan needs and are not open yet. On an
@@ -206,6 +221,7 @@ func (s *Server) take(p *plan, opened map[string]*listener) {
 		}
 		l.service.Store(svc)
 	}
+	s.filter.enter(p.filter, p.services, s.listeners)
 	for _, l := range opened {
 		go l.accept(s)
 	}
@@ -233,6 +249,7 @@ func (s *Server) Shutdown(ctx context.Context) error {
 		<-l.done
 	}
 	s.listeners = map[string]*listener{}
+	s.filter.close()
 	s.mu.Unlock()
 	s.draining.Store(true)
 	err := s.drain(ctx)
@@ -246,6 +263,7 @@ func (s *Server) Shutdown(ctx context.Context) error {
 
 // changed is called by the guard before a deciding call of its returns.
 func (s *Server) changed(ch guard.Change) {
+	s.filter.changed(ch)
 	if ch.Kind == guard.BanAdded {
 		s.cutBanned(ch)
 	}
@@ -268,6 +286,8 @@ type ProbeResult struct {
 type Status struct {
 	Listeners []ListenerStatus `json:"listeners"`
 	Upstreams []ProbeResult    `json:"upstreams"`
+	// KernelFilter is what becomes of banned addresses before accept.
+	KernelFilter KernelFilterStatus `json:"kernel_filter"`
 	// Connections is how many are open, Authenticated how many of those are
 	// logged in.
 	Connections   int `json:"connections"`
@@ -281,6 +301,8 @@ type ListenerStatus struct {
 	Protocol    string `json:"protocol"`
 	Scope       string `json:"scope"`
 	Connections int    `json:"connections"`
+	// DroppedSYNs is how many the kernel filter dropped.
+	DroppedSYNs uint64 `json:"dropped_syns"`
 }
 
 // Status tells what is open and what the last probes found.
@@ -288,6 +310,8 @@ func (s *Server) Status() Status {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	st := Status{Upstreams: results(s.current.upstreams)}
+	var dropped map[string]uint64
+	st.KernelFilter, dropped = s.filter.status()
 	open := map[string]int{}
 	for _, c := range s.conns.list() {
 		st.Connections++
@@ -298,7 +322,7 @@ func (s *Server) Status() Status {
 	}
 	for _, svc := range s.current.services {
 		ls := ListenerStatus{Name: svc.Name, Address: svc.Address, Protocol: svc.Protocol,
-			Scope: svc.Scope, Connections: open[svc.Name]}
+			Scope: svc.Scope, Connections: open[svc.Name], DroppedSYNs: dropped[svc.Name]}
 		if l := s.listeners[svc.Address]; l != nil {
 			ls.Address = l.bound.String()
 		}

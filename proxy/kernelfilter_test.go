@@ -1,0 +1,433 @@
+package proxy
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/netip"
+	"os"
+	"os/exec"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/cilium/ebpf"
+	"golang.org/x/sys/unix"
+
+	"mailreeve/guard"
+)
+
+// needKernelFilter skips a test where the kernel lets us load no program.
+func needKernelFilter(t testing.TB) {
+	t.Helper()
+	m, err := newTrie("reeve_probe", 8)
+	if err != nil {
+		t.Skipf("no kernel filter here (it needs CAP_BPF): %v", err)
+	}
+	m.Close()
+}
+
+// A door is a listening socket with the kernel filter on it, and the lists of
+// a guard.
+type door struct {
+	t       *testing.T
+	filter  *kernelFilter
+	l       *listener
+	svc     *service
+	bans    []guard.Ban
+	allowed []guard.Allowed
+}
+
+func newDoor(t *testing.T, address string, bans ...guard.Ban) *door {
+	needKernelFilter(t)
+	d := &door{t: t, bans: bans}
+	d.filter = newKernelFilter(func(guard.BanFilter) []guard.Ban { return d.bans },
+		func() []guard.Allowed { return d.allowed }, slog.New(slog.DiscardHandler))
+	d.svc = &service{Listener: Listener{Name: "imaps", Scope: "auth", Address: address}}
+	l, err := openListener(t.Context(), address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	d.l = l
+	t.Cleanup(func() {
+		l.file.Close()
+		d.filter.close()
+	})
+	d.enter(KernelFilterRequired)
+	return d
+}
+
+// enter prepares the filter and puts it on, as a start or a reload does.
+func (d *door) enter(mode KernelFilter) {
+	d.t.Helper()
+	plan, err := d.filter.prepare(mode, []*service{d.svc})
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	d.filter.enter(plan, []*service{d.svc}, map[string]*listener{d.svc.Address: d.l})
+}
+
+func (d *door) change(kind guard.ChangeKind, prefix, scope string) {
+	d.filter.changed(guard.Change{Kind: kind, Prefix: netip.MustParsePrefix(prefix), Scope: scope})
+}
+
+func (d *door) count() uint64 {
+	_, dropped := d.filter.status()
+	return dropped[d.svc.Name]
+}
+
+// eventually waits until something has become so.
+func eventually(t *testing.T, what string, so func() bool) {
+	t.Helper()
+	tick := time.NewTicker(time.Millisecond)
+	defer tick.Stop()
+	deadline := time.After(10 * time.Second)
+	for !so() {
+		select {
+		case <-tick.C:
+		case <-deadline:
+			t.Fatalf("never happened: %s", what)
+		}
+	}
+}
+
+func (d *door) dial(ctx context.Context, from string) (net.Conn, error) {
+	to := d.l.bound.(*net.TCPAddr).AddrPort()
+	src := netip.MustParseAddr(from)
+	loopback := netip.MustParseAddr("127.0.0.1")
+	if src.Is6() {
+		loopback = netip.IPv6Loopback()
+	}
+	dialer := net.Dialer{LocalAddr: net.TCPAddrFromAddrPort(netip.AddrPortFrom(src, 0))}
+	return dialer.DialContext(ctx, "tcp", netip.AddrPortFrom(loopback, to.Port()).String())
+}
+
+// enters tells that a connection from there comes in. It returns both ends.
+func (d *door) enters(from string) (client, server net.Conn) {
+	d.t.Helper()
+	before := d.count()
+	client, err := d.dial(d.t.Context(), from)
+	if err != nil {
+		d.t.Fatalf("%s is kept out: %v", from, err)
+	}
+	server = d.accept()
+	d.t.Cleanup(func() {
+		client.Close()
+		server.Close()
+	})
+	if got := d.count(); got != before {
+		d.t.Errorf("%s came in, but %d SYNs were dropped", from, got-before)
+	}
+	return client, server
+}
+
+func (d *door) accept() *net.TCPConn {
+	d.t.Helper()
+	rc, err := d.l.file.SyscallConn()
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	var fd int
+	var acceptErr error
+	err = rc.Read(func(lfd uintptr) bool {
+		fd, _, acceptErr = unix.Accept4(int(lfd), unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC)
+		return acceptErr != unix.EAGAIN
+	})
+	if err := errors.Join(err, acceptErr); err != nil {
+		d.t.Fatal(err)
+	}
+	c, err := adopt(fd)
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	return c
+}
+
+// keptOut tells that the SYN of a connection from there is dropped.
+func (d *door) keptOut(from string) {
+	d.t.Helper()
+	before := d.count()
+	ctx, cancel := context.WithCancel(d.t.Context())
+	result := make(chan error, 1)
+	go func() {
+		c, err := d.dial(ctx, from)
+		if err == nil {
+			c.Close()
+		}
+		result <- err
+	}()
+	eventually(d.t, "the kernel drops a SYN of "+from, func() bool { return d.count() > before })
+	cancel()
+	if err := <-result; !errors.Is(err, context.Canceled) && !isTimeout(err) {
+		d.t.Errorf("%s: got %v, want no answer", from, err)
+	}
+}
+
+func TestKernelFilterDropsTheBanned(t *testing.T) {
+	d := newDoor(t, "[::]:0", guard.Ban{Prefix: netip.MustParsePrefix("127.0.0.9/32"), Scope: "auth"})
+	d.keptOut("127.0.0.9")
+	d.enters("127.0.0.8")
+	d.enters("::1")
+
+	d.change(guard.BanAdded, "127.0.7.0/24", "all")
+	d.keptOut("127.0.7.1")
+	d.keptOut("127.0.7.255")
+	d.enters("127.0.8.0")
+
+	d.change(guard.BanAdded, "::1/128", "imaps")
+	d.keptOut("::1")
+	d.change(guard.BanRemoved, "::1/128", "imaps")
+	d.enters("::1")
+
+	d.change(guard.BanAdded, "127.0.0.10/32", "mx") // another scope
+	d.enters("127.0.0.10")
+
+	d.change(guard.BanRemoved, "127.0.7.0/24", "all")
+	d.enters("127.0.7.1")
+	if st, _ := d.filter.status(); st.State != filterOn || st.Entries != 1 {
+		t.Errorf("got status %+v, want on with 1 entry", st)
+	}
+}
+
+func TestKernelFilterOnIPv6Only(t *testing.T) {
+	d := newDoor(t, "[::1]:0", guard.Ban{Prefix: netip.MustParsePrefix("::/64"), Scope: "auth"},
+		guard.Ban{Prefix: netip.MustParsePrefix("::1/128"), Scope: "auth"})
+	d.keptOut("::1")
+	d.change(guard.BanRemoved, "::1/128", "auth")
+	d.enters("::1") // by ::/64, which the filter cannot tell from all of IPv4
+}
+
+// A connection that is there stays, whatever becomes of its address.
+func TestKernelFilterLeavesConnectionsAlone(t *testing.T) {
+	d := newDoor(t, "127.0.0.1:0")
+	client, server := d.enters("127.0.0.9")
+	d.change(guard.BanAdded, "127.0.0.9/32", "auth")
+	d.keptOut("127.0.0.9")
+	talk(t, client, server)
+}
+
+// talk sends bytes both ways.
+func talk(t *testing.T, client, server net.Conn) {
+	t.Helper()
+	for _, way := range []struct{ from, to net.Conn }{{client, server}, {server, client}} {
+		if _, err := way.from.Write([]byte("hello")); err != nil {
+			t.Fatal(err)
+		}
+		_ = way.to.SetReadDeadline(time.Now().Add(10 * time.Second))
+		if _, err := io.ReadFull(way.to, make([]byte, 5)); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+func TestKernelFilterBanEndsByItself(t *testing.T) {
+	d := newDoor(t, "127.0.0.1:0")
+	ban := guard.Change{Kind: guard.BanAdded, Prefix: netip.MustParsePrefix("127.0.0.9/32"), Scope: "auth"}
+	ban.Until = time.Now().Add(time.Hour)
+	d.filter.changed(ban)
+	d.keptOut("127.0.0.9")
+	ban.Until = time.Now()
+	d.filter.changed(ban)
+	d.enters("127.0.0.9")
+}
+
+func TestKernelFilterSparesSoftBans(t *testing.T) {
+	hard := guard.Ban{Prefix: netip.MustParsePrefix("127.0.0.9/32"), Scope: "auth"}
+	soft, simulated := hard, hard
+	soft.Prefix, soft.Soft = netip.MustParsePrefix("127.0.0.10/32"), true
+	simulated.Prefix, simulated.Simulated = netip.MustParsePrefix("127.0.0.11/32"), true
+	d := newDoor(t, "127.0.0.1:0", hard, soft, simulated)
+	d.keptOut("127.0.0.9")
+	d.enters("127.0.0.10")
+	d.enters("127.0.0.11")
+	d.filter.changed(guard.Change{Kind: guard.BanAdded, Prefix: hard.Prefix, Scope: "auth", Soft: true})
+	d.enters("127.0.0.9")
+}
+
+func TestKernelFilterAllowBeatsBan(t *testing.T) {
+	d := newDoor(t, "127.0.0.1:0", guard.Ban{Prefix: netip.MustParsePrefix("127.0.0.0/24"), Scope: "all"})
+	d.keptOut("127.0.0.9")
+	entry := guard.Allowed{Prefix: netip.MustParsePrefix("127.0.0.8/30"), Source: "config"}
+	d.allowed = []guard.Allowed{entry}
+	d.change(guard.AllowAdded, "127.0.0.8/30", "")
+	d.enters("127.0.0.9")
+	d.keptOut("127.0.0.7")
+
+	// The command's entry goes, the configuration's stays.
+	d.change(guard.AllowRemoved, "127.0.0.8/30", "")
+	<-d.filter.stale
+	if err := d.filter.readAllowed(); err != nil {
+		t.Fatal(err)
+	}
+	d.enters("127.0.0.9")
+	d.allowed = nil
+	if err := d.filter.readAllowed(); err != nil {
+		t.Fatal(err)
+	}
+	d.keptOut("127.0.0.9")
+}
+
+// A trusted proxy is let in even if somebody had its address banned.
+func TestKernelFilterSparesTrustedProxies(t *testing.T) {
+	d := newDoor(t, "127.0.0.1:0", guard.Ban{Prefix: netip.MustParsePrefix("127.0.0.0/8"), Scope: "all"})
+	d.keptOut("127.0.0.9")
+	d.svc.TrustedProxies = []string{"127.0.0.9"}
+	d.enter(KernelFilterAuto)
+	d.enters("127.0.0.9")
+	d.keptOut("127.0.0.8")
+}
+
+// A reload takes the filter off, and puts it on again with other scopes.
+func TestKernelFilterFollowsReload(t *testing.T) {
+	d := newDoor(t, "127.0.0.1:0", guard.Ban{Prefix: netip.MustParsePrefix("127.0.0.9/32"), Scope: "auth"})
+	d.keptOut("127.0.0.9")
+	d.enter(KernelFilterOff)
+	d.enters("127.0.0.9")
+	d.svc.Scope = "mx"
+	d.enter(KernelFilterAuto)
+	d.enters("127.0.0.9")
+	d.svc.Scope = "auth"
+	d.enter(KernelFilterAuto)
+	d.keptOut("127.0.0.9")
+	if len(d.filter.sets) != 3 {
+		t.Errorf("got %d tries, want those of all, auth and imaps", len(d.filter.sets))
+	}
+}
+
+// Changes that come while the guard's list is being read are newer than it.
+func TestKernelFilterChangesBeatTheList(t *testing.T) {
+	d := newDoor(t, "127.0.0.1:0")
+	d.enter(KernelFilterOff)
+	gone := guard.Ban{Prefix: netip.MustParsePrefix("127.0.0.9/32"), Scope: "auth"}
+	d.filter.bans = func(f guard.BanFilter) []guard.Ban {
+		if f.Scope != "auth" {
+			return nil
+		}
+		d.change(guard.BanRemoved, "127.0.0.9/32", "auth")
+		d.change(guard.BanAdded, "127.0.0.10/32", "auth")
+		return []guard.Ban{gone}
+	}
+	d.enter(KernelFilterAuto)
+	d.enters("127.0.0.9")
+	d.keptOut("127.0.0.10")
+}
+
+// An accepted socket has none of its listener's filter.
+func TestKernelFilterIsTakenOffAcceptedSockets(t *testing.T) {
+	d := newDoor(t, "127.0.0.1:0")
+	_, server := d.enters("127.0.0.9")
+	rc, err := server.(*net.TCPConn).SyscallConn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var inherited, left error
+	_ = rc.Control(func(fd uintptr) {
+		// The option cannot show a program that is not classic BPF: EACCES.
+		_, inherited = unix.GetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_GET_FILTER)
+		detachFilter(int(fd))
+		_, left = unix.GetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_GET_FILTER)
+	})
+	if !errors.Is(inherited, unix.EACCES) || left != nil {
+		t.Errorf("got %v before and %v after, want EACCES and nothing", inherited, left)
+	}
+}
+
+const childVar = "MAILREEVE_TEST_FILTER_CHILD"
+
+// The kernel lets go of everything when the process dies, however it does.
+func TestKernelFilterDiesWithTheProcess(t *testing.T) {
+	needKernelFilter(t)
+	if os.Getenv(childVar) != "" {
+		standAtTheDoor(t)
+		return
+	}
+	child := exec.Command(os.Args[0], "-test.run=^TestKernelFilterDiesWithTheProcess$", "-test.v")
+	child.Env = append(os.Environ(), childVar+"=1")
+	out, err := child.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := child.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _, _ = child.Process.Kill(), child.Wait() }()
+	var address string
+	var id uint64
+	for lines := bufio.NewScanner(out); lines.Scan(); {
+		if rest, ok := strings.CutPrefix(lines.Text(), "door "); ok {
+			where, number, _ := strings.Cut(rest, " ")
+			address = where
+			id, _ = strconv.ParseUint(number, 10, 32)
+			break
+		}
+	}
+	if id == 0 {
+		t.Fatal("the child has no filter")
+	}
+	alive := func() bool {
+		p, err := ebpf.NewProgramFromID(ebpf.ProgramID(id))
+		if err == nil {
+			p.Close()
+		}
+		return err == nil
+	}
+	if !alive() {
+		t.Skip("programs cannot be looked up here (it needs CAP_SYS_ADMIN)")
+	}
+	if err := child.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	_ = child.Wait()
+	eventually(t, "the program is gone", func() bool { return !alive() })
+	l, err := openListener(t.Context(), address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.file.Close()
+	d := &door{t: t, l: l, svc: &service{}, filter: newKernelFilter(nil, nil, nil)}
+	d.enters("127.0.0.9")
+}
+
+// standAtTheDoor is the child's part: it keeps 127.0.0.9 out, says so, and
+// waits to be killed.
+func standAtTheDoor(t *testing.T) {
+	d := newDoor(t, "127.0.0.1:0", guard.Ban{Prefix: netip.MustParsePrefix("127.0.0.9/32"), Scope: "auth"})
+	p, err := d.filter.program(d.svc)
+	if err != nil {
+		t.Fatal(err)
+	}
+	info, err := p.Info()
+	if err != nil {
+		t.Fatal(err)
+	}
+	id, _ := info.ID()
+	d.filter.attach(d.l, "imaps", p)
+	d.keptOut("127.0.0.9")
+	fmt.Printf("\ndoor %s %d\n", d.l.bound, id)
+	select {
+	case <-time.After(time.Minute):
+	case <-t.Context().Done():
+	}
+}
+
+func TestKernelFilterSetting(t *testing.T) {
+	for _, tt := range []struct {
+		in, want KernelFilter
+		ok       bool
+	}{
+		{"", KernelFilterAuto, true},
+		{"off", KernelFilterOff, true},
+		{"required", KernelFilterRequired, true},
+		{"on", "on", false},
+	} {
+		e := Enforce{tt.in}
+		if err := e.normalize(); (err == nil) != tt.ok || e.KernelFilter != tt.want {
+			t.Errorf("%q: got %q, %v", tt.in, e.KernelFilter, err)
+		}
+	}
+}
