@@ -379,7 +379,7 @@ type Prober interface {
 
 // A ProbeStep is a Prober's answer.
 type ProbeStep struct {
-	// Send goes to the server.
+	// Send goes to the server; with StartTLS, once hands are shaken.
 	Send []byte
 	// StartTLS: shake hands now. A byte that is unread then is a fault.
 	StartTLS bool

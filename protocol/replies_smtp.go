@@ -41,7 +41,7 @@ var smtpRows = []ReplyRow{
 	// The general rule.
 	{"smtp", "AUTH", "535", "", `not (enabled|supported)|cleartext|plaintext|requires? (tls|ssl|encryption)|encryption required|temporar|try again|too many`, "neutral"},
 	{"smtp", "AUTH", "535", "", "", "failure"},
-	{"smtp", "AUTH", "2", "", "", "success"},
+	{"smtp", "AUTH", "235", "", "", "success"},
 	{"smtp", "AUTH", "", "", "", "neutral"},
 
 	// RCPT. Postfix defers all its refusals to here.

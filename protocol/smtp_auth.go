@@ -84,7 +84,7 @@ func (c *smtpConversation) authCommand(cmd smtpCommand, line []byte, size int) S
 			return c.collect(line, size)
 		}
 		c.pending = append(c.pending, smtpCommand{verb: cmdAuth})
-		return Step{Take: size, Forward: true, Do: Wait}
+		return Step{Take: size, Forward: true}
 	}
 	return c.local(size, "501 5.5.2 Error: cannot decode the response", AuthAborted)
 }
@@ -126,7 +126,7 @@ func (c *smtpConversation) response(line []byte, size int, fault lineFault) Step
 			return c.collect(line, size)
 		}
 		a.state = authServer
-		return Step{Take: size, Forward: true, Do: Wait}
+		return Step{Take: size, Forward: true}
 	case saslHold:
 		a.state = authHeld
 		return Step{Do: Hold, Credential: a.x.credential()}
@@ -136,7 +136,7 @@ func (c *smtpConversation) response(line []byte, size int, fault lineFault) Step
 			return c.local(size, "501 5.7.0 Authentication aborted", AuthAborted)
 		}
 		a.state = authServer
-		return Step{Take: size, Forward: true, Do: Wait}
+		return Step{Take: size, Forward: true}
 	}
 	text := "501 5.5.2 Error: cannot decode the response"
 	if a.collecting {
@@ -152,7 +152,7 @@ func (c *smtpConversation) response(line []byte, size int, fault lineFault) Step
 // hears of it when the server has answered.
 func (c *smtpConversation) abort(size int, text string) Step {
 	c.auth.state, c.auth.refusal = authServer, []byte(text+"\r\n")
-	return Step{Take: size, ToServer: []byte("*\r\n"), Do: Wait}
+	return Step{Take: size, ToServer: []byte("*\r\n")}
 }
 
 // decided carries the guard's verdict out on the line that was held.
@@ -177,7 +177,7 @@ func (c *smtpConversation) decided(line []byte, size int) Step {
 		c.pending = append(c.pending, smtpCommand{verb: cmdAuth})
 	}
 	a.atCommand, a.state = false, authServer
-	return Step{Take: size, Forward: true, Do: Wait}
+	return Step{Take: size, Forward: true}
 }
 
 // authRefusal words our own refusals. The temporary ones keep a client from

@@ -12,12 +12,15 @@ func (c *smtpConversation) Client(data []byte) Step {
 		return Step{Take: len(data), Do: End, Why: "server closed the connection"}
 	case c.link == linkGreet || c.link == linkReplay:
 		return c.whileOpening(data)
+	case c.auth != nil && c.auth.state == authServer:
+		// Nothing more is read before the credential is judged.
+		return Step{Do: Wait}
+	case len(data) == 0:
+		return Step{Do: More}
 	case c.octets > 0:
 		return c.chunk(data)
 	case c.inData:
 		return c.message(data)
-	case c.auth != nil && c.auth.state == authServer:
-		return Step{Do: Wait}
 	}
 	bound := MaxLine
 	answering := c.auth != nil && c.auth.answering()

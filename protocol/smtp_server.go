@@ -3,6 +3,8 @@ package protocol
 // Server decides about the server's bytes.
 func (c *smtpConversation) Server(data []byte) Step {
 	switch {
+	case len(data) == 0:
+		return Step{Do: More}
 	case c.link == linkNone || c.link == linkRefused:
 		return Step{Take: len(data)}
 	case c.link == linkGreet:
@@ -59,13 +61,13 @@ func (c *smtpConversation) serverFault(why string) Step {
 // completed a collected login is kept.
 func (c *smtpConversation) whileOpening(data []byte) Step {
 	a := c.auth
-	if a == nil || a.state != authDecided {
+	if a == nil || a.state != authDecided || len(data) == 0 {
 		return Step{Do: Wait}
 	}
 	line, size, _ := readSMTPLine(data, MaxAuthLine)
 	a.keep(line)
 	a.atCommand, a.state = false, authServer
-	return Step{Take: size, Do: Wait}
+	return Step{Take: size}
 }
 
 // greeting swallows the server's greeting: ours has been given.

@@ -195,15 +195,28 @@ func (p *player) pump() {
 		switch {
 		case len(p.server) > 0 && !p.serverHungry:
 			p.clientWaits = false
-			step := p.conversation.Server(bytes.Clone(p.server))
-			p.do(step, &p.server)
+			p.show(p.conversation.Server, &p.server)
 		case len(p.client) > 0 && !p.clientHungry && !p.clientWaits:
-			step := p.conversation.Client(bytes.Clone(p.client))
-			p.do(step, &p.client)
+			p.show(p.conversation.Client, &p.client)
 		default:
 			return
 		}
 	}
+}
+
+// show shows a side's bytes. Where a step has used them up, a relay asks once
+// more before it reads: with nothing to show.
+func (p *player) show(to func([]byte) protocol.Step, side *[]byte) {
+	step := to(bytes.Clone(*side))
+	p.do(step, side)
+	if step.Do != protocol.Continue || len(*side) > 0 || p.ended || p.blind {
+		return
+	}
+	step = to([]byte{})
+	if step.Do != protocol.More && step.Do != protocol.Wait && step.Do != protocol.End {
+		p.fail("shown nothing, the conversation wants something done")
+	}
+	p.do(step, side)
 }
 
 // do carries a step out, as the relay does.
