@@ -100,13 +100,14 @@ func (d Duration) String() string {
 		if u.name == "w" && rest%u.size != 0 {
 			continue // "8d" reads better than "1w1d"
 		}
+		if u.size == time.Millisecond && rest > 0 {
+			b.WriteString(strconv.FormatFloat(float64(rest)/float64(u.size), 'f', -1, 64) + "ms")
+			break
+		}
 		if n := rest / u.size; n > 0 {
 			fmt.Fprintf(&b, "%d%s", n, u.name)
 			rest -= n * u.size
 		}
-	}
-	if b.Len() == 0 {
-		return time.Duration(d).String()
 	}
 	return b.String()
 }
@@ -131,7 +132,7 @@ func (l *Limit) UnmarshalText(text []byte) error {
 	}
 	points, period, ok := strings.Cut(s, "/")
 	v, err := strconv.ParseFloat(points, 64)
-	if !ok || err != nil || math.IsNaN(v) {
+	if !ok || err != nil || !(v > 0) {
 		return fmt.Errorf("%q is not a limit; write points/period like 10/1h, or off", s)
 	}
 	p, err := ParseDuration(period)

@@ -100,6 +100,10 @@ const (
 	penaltySlow    = 9 * time.Second
 	definiteWithin = time.Minute
 
+	// delayLength is how long the consequence "delay" holds a refusal back, if
+	// tarpit is not more (weakforced's three seconds).
+	delayLength = 3 * time.Second
+
 	// troubleWindow is what the signs of a server in trouble are taken over.
 	// troubleNetworks and troubleLogins are how many distinct ones of familiar
 	// pairs must fail, at a share of troubleShare of all familiar outcomes: an
@@ -115,6 +119,7 @@ const (
 
 	// lostSourceMin and lostSourceShare: when almost all failures come from
 	// one private address, whatever is before us hides the clients.
+	lostWindow      = time.Hour
 	lostSourceMin   = 50
 	lostSourceShare = 0.9
 

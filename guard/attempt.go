@@ -1,0 +1,269 @@
+package guard
+
+import (
+	"context"
+	"net/netip"
+	"sync/atomic"
+	"time"
+
+	"mailreeve/protocol"
+)
+
+// An Attempt is a credential that may go to the server, with its reservations.
+// It must be settled exactly once.
+type Attempt struct {
+	try     *try
+	claims  []claim
+	started time.Time
+	settled atomic.Bool
+}
+
+// Attempt asks for a credential to go to the server. With Pass it has reserved
+// its points and the attempt must be settled; with any other verdict the
+// attempt is nil. It may wait for other attempts to be settled, until ctx ends
+// or at most 30 s. c.Secret is not used after the return.
+func (g *Guard) Attempt(ctx context.Context, o *Origin, c *protocol.Credential) (*Attempt, Decision) {
+	set, now := g.set.Load(), g.clock.now()
+	t := g.newTry(set, o, c, now)
+	a, d := g.attempt(ctx, set, t)
+	if a == nil {
+		g.stats.refusal(d.Verdict)
+		g.tell(t.event(now, protocol.AuthFailure), "refused", d)
+	}
+	return a, d
+}
+
+func (g *Guard) attempt(ctx context.Context, set *settings, t *try) (*Attempt, Decision) {
+	now := g.clock.now()
+	if d := g.standing(set, t, now, false, false); d.Verdict == protocol.Banned || d.Verdict == protocol.Refused {
+		return nil, d
+	}
+	if d := g.honeypot(set, t, now); d.Verdict != protocol.Pass {
+		return nil, d
+	}
+	ctx, cancel := context.WithTimeout(ctx, attemptWait)
+	defer cancel()
+	if t.guess.same() {
+		if d := g.join(ctx, set, t); d.Verdict != protocol.Pass {
+			return nil, d
+		}
+	}
+	a, d := g.reserve(ctx, set, t)
+	if a == nil && t.guess.same() {
+		g.guesses.end(&t.guess, t.addr, g.clock.now().UnixMilli(), false, false)
+	}
+	return a, d
+}
+
+// honeypot bans who tries a login that nobody has. The server never sees it.
+func (g *Guard) honeypot(set *settings, t *try, now time.Time) Decision {
+	if t.allowed {
+		return Decision{}
+	}
+	for _, login := range t.logins {
+		if set.honeypots[login] {
+			ev := t.event(now, HoneypotLogin)
+			ev.Login = login
+			return g.score(set, &t.o, ev)
+		}
+	}
+	return Decision{}
+}
+
+// join sees to it that the same guess is not with the server twice at a time,
+// and not again a moment after it failed.
+func (g *Guard) join(ctx context.Context, set *settings, t *try) Decision {
+	var w *waiter
+	defer func() { g.queues.leave(w) }()
+	for {
+		now := g.clock.now()
+		if d := g.standing(set, t, now, false, false); d.Verdict == protocol.Banned {
+			return d
+		}
+		state, flight := g.guesses.begin(&t.guess, t.addr, now.UnixMilli(), set.cfg.RepeatAnswer.Std())
+		switch state {
+		case guessRepeated:
+			return Decision{Verdict: protocol.Repeated, Delay: set.cfg.Tarpit.Std()}
+		case guessAgain:
+			t.again = true
+			return Decision{}
+		case guessNew:
+			return Decision{}
+		}
+		if w == nil {
+			// Nobody is ever first in this queue's turn: it is only woken by a
+			// sentence.
+			k := key{kind: byPair, prefix: t.addr, login: string(t.guess.hash[:])}
+			if w = g.queues.join(k, nil); w == nil {
+				return Decision{Verdict: protocol.Busy}
+			}
+		}
+		select {
+		case <-flight:
+		case <-w.wake:
+		case <-ctx.Done():
+			return Decision{Verdict: protocol.Busy}
+		}
+	}
+}
+
+// reserve waits until there is room for the attempt's points, or none.
+func (g *Guard) reserve(ctx context.Context, set *settings, t *try) (*Attempt, Decision) {
+	var w *waiter
+	defer func() { g.queues.leave(w) }()
+	for {
+		now := g.clock.now()
+		g.acquaint(set, t, now) // a success while we waited may have changed it
+		d := g.standing(set, t, now, false, true)
+		if d.Verdict != protocol.Pass {
+			return nil, d
+		}
+		simulated := g.standing(set, t, now, true, false)
+		claims := g.claims(set, t, now, simulated)
+		if w == nil {
+			if k, yes := g.queues.behind(claims); yes {
+				if w = g.queues.join(k, nil); w == nil {
+					return nil, Decision{Verdict: protocol.Busy}
+				}
+			}
+		}
+		if w == nil || g.queues.first(w) {
+			grant, i := g.ledger.reserve(now, claims)
+			switch {
+			case grant == granted:
+				return g.depart(set, t, claims, simulated)
+			case grant == over:
+				return nil, g.overDecision(set, &claims[i])
+			case w == nil || w.key != claims[i].key:
+				if w = g.queues.join(claims[i].key, w); w == nil {
+					return nil, Decision{Verdict: protocol.Busy}
+				}
+				continue
+			}
+		}
+		select {
+		case <-w.wake:
+		case <-ctx.Done():
+			return nil, Decision{Verdict: protocol.Busy}
+		}
+	}
+}
+
+// depart lets a reserved attempt go, unless a ban fell since it was asked.
+func (g *Guard) depart(set *settings, t *try, claims []claim, simulated Decision) (*Attempt, Decision) {
+	now := g.clock.now()
+	d := g.standing(set, t, now, false, false)
+	if d.Verdict == protocol.Pass && !t.allowed && !g.pace.allow(t.addr, now.UnixMilli()) {
+		d = Decision{Verdict: protocol.Busy, Rule: paceRule}
+	}
+	if d.Verdict != protocol.Pass {
+		g.ledger.settle(now, claims, false, nil)
+		g.queues.settled(claims)
+		return nil, d
+	}
+	g.stats.inFlight.Add(1)
+	return &Attempt{try: t, claims: claims, started: now}, Decision{Simulated: simulated.Rule}
+}
+
+// overDecision says what a limit means whose settled points are reached while
+// no sentence is in force: bans are suspended, or simulated.
+func (g *Guard) overDecision(set *settings, c *claim) Decision {
+	d := Decision{Verdict: protocol.Busy, Rule: c.rule}
+	if r := set.rules.named(c.rule); r != nil && r.consequence == guarded {
+		d.Verdict = protocol.Guarded
+	}
+	return d
+}
+
+// claims gives what an attempt must reserve: the points of a failure under
+// every rule that counts it.
+func (g *Guard) claims(set *settings, t *try, now time.Time, simulated Decision) []claim {
+	if simulated.Rule != "" && set.cfg.DryRun {
+		return nil // were it not a dry run, it would not have got here
+	}
+	var out []claim
+	for _, r := range set.rules {
+		points := r.points[protocol.AuthFailure]
+		if points == 0 || r.name == simulated.Rule {
+			continue
+		}
+		c := claim{rule: r.name, points: points, value: t.value(r), terms: r.terms}
+		switch r.key {
+		case byAddress:
+			if t.allowed || t.again || t.soft || r.excluded && !t.strange {
+				continue
+			}
+			c.key = key{kind: byAddress, prefix: t.addr}
+			c.points = g.severe(r, &t.o, t.addr, points, now)
+			// A familiar pair has its own budget where the address has none.
+			c.yields = !t.strange
+			if r.distinct == distinctLogin {
+				out = g.spray(out, c, t, now)
+				continue
+			}
+			out = append(out, c)
+		case byNetwork:
+			if t.allowed || r.excluded && !t.strange {
+				continue
+			}
+			c.key, c.yields = key{kind: byNetwork, prefix: t.net}, !t.strange
+			out = append(out, c)
+		default:
+			out = g.loginClaims(out, c, r, t)
+		}
+	}
+	return out
+}
+
+// spray claims a point for each login that never succeeded from the network.
+func (g *Guard) spray(out []claim, c claim, t *try, now time.Time) []claim {
+	for _, login := range t.logins {
+		if !g.places.everFrom(login, t.addr, now.UnixMilli()) {
+			c.value = mix(0, login)
+			out = append(out, c)
+		}
+	}
+	return out
+}
+
+// loginClaims claims points at each login, or at the login's own budget for a
+// familiar place.
+func (g *Guard) loginClaims(out []claim, c claim, r *rule, t *try) []claim {
+	for i, login := range t.logins {
+		c.key = key{kind: byLogin, login: login}
+		c.yields = t.ticket[login]
+		switch {
+		case r.key == byPair:
+			c.key = key{kind: byPair, prefix: t.addr, login: login}
+		case t.familiar[i] != stranger:
+			c.key = t.pairKey(i)
+		}
+		if r.distinct == distinctGuess {
+			c.value = t.guess.at(t.net)
+		}
+		out = append(out, c)
+	}
+	return out
+}
+
+// value tells guesses apart in the windows of a rule.
+func (t *try) value(r *rule) uint32 {
+	if r.distinct == distinctGuess {
+		return t.guess.value
+	}
+	return 0
+}
+
+// severe gives the points of a failure for who was banned before.
+func (g *Guard) severe(r *rule, o *Origin, addr netip.Prefix, points milli, now time.Time) milli {
+	if r.consequence != banned {
+		return points
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	k := sentenceKey{banned, key{kind: byAddress, prefix: addr}, r.scopeOf(o), r.dryRun}
+	if s := g.sentences.byKey[k]; s != nil && s.forget > now.UnixMilli() && !s.manual {
+		return min(points*severity(s.count), max(r.limit, points))
+	}
+	return points
+}

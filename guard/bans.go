@@ -1,0 +1,228 @@
+package guard
+
+import (
+	"math/rand/v2"
+	"net/netip"
+	"time"
+
+	"mailreeve/protocol"
+)
+
+// sentence carries out what reached limits.
+func (g *Guard) sentence(set *settings, o *Origin, totals []total, now time.Time) {
+	for i := range totals {
+		t := &totals[i]
+		if !t.tripped {
+			continue
+		}
+		r := set.rules.named(t.rule)
+		if r == nil {
+			continue
+		}
+		if r.points[protocol.AuthFailure] > 0 && r.consequence != delayed && g.suspended(o, t, now.UnixMilli()) {
+			continue
+		}
+		g.pronounce(set, o, t, now)
+	}
+}
+
+// pronounce puts a rule's consequence into force: in memory at once, then
+// whoever subscribed is told, then it is made durable.
+func (g *Guard) pronounce(set *settings, o *Origin, t *total, now time.Time) {
+	r := set.rules.named(t.rule)
+	only := func(rule string) bool { return rule == t.rule }
+	if r == nil || g.exempt(t.key, now) {
+		g.ledger.clear(t.key, only)
+		return
+	}
+	k := sentenceKey{r.consequence, t.key, r.scopeOf(o), r.dryRun}
+
+	g.changes.Lock()
+	g.mu.Lock()
+	s := g.sentences.pronounce(k, r, t, now.UnixMilli(), rand.Float64())
+	if s == nil {
+		g.mu.Unlock()
+		g.changes.Unlock()
+		g.ledger.clear(t.key, only)
+		return
+	}
+	s.soft = k.kind == banned && k.key.kind == byAddress && g.places.knownAddress(k.key.prefix, now.UnixMilli())
+	g.enforceLocked(s)
+	g.mu.Unlock()
+
+	// The points are cleared only now: in between the limit held.
+	var marks []mark
+	var sum milli
+	for _, c := range g.ledger.clear(t.key, only) {
+		marks, sum = append(marks, c.marks...), sum+c.sum
+	}
+	g.mu.Lock()
+	s.evidence, s.stored, s.score = evidence(marks), nil, sum
+	change, rec, line := s.change(BanAdded), s.record(), s.ban(false)
+	g.mu.Unlock()
+	written := g.writer.put(rec)
+	g.announce(k, change)
+	g.changes.Unlock()
+
+	g.stats.sentenced(k, r.name, now.UnixMilli())
+	g.logBan(&line)
+	g.queues.sentenced()
+	g.widen(set, k, now)
+	awaitDurable(written)
+}
+
+// awaitDurable waits for a ban to be on disk, but no longer than durableWait:
+// it is in force anyway.
+func awaitDurable(written <-chan struct{}) {
+	timer := time.NewTimer(durableWait)
+	defer timer.Stop()
+	select {
+	case <-written:
+	case <-timer.C:
+	}
+}
+
+// exempt tells whether a key's address may not be banned: it is allowed, or
+// it is a peer that sends PROXY headers.
+func (g *Guard) exempt(k key, now time.Time) bool {
+	if k.kind != byAddress && k.kind != byNetwork {
+		return false
+	}
+	return g.index.allowed(k.prefix.Addr(), now.UnixMilli())
+}
+
+// enforceLocked puts an active sentence into the tables.
+func (g *Guard) enforceLocked(s *sentence) {
+	g.sentences.put(s)
+	if s.kind == banned && !s.simulated {
+		g.index.set(s.key.prefix, s.scope, newBanEnd(s.until, s.soft))
+	}
+}
+
+// liftLocked takes a sentence out of the tables that are asked. The
+// configuration's own block of the same network stays.
+func (g *Guard) liftLocked(s *sentence) {
+	if s.kind != banned || s.simulated {
+		return
+	}
+	if s.scope == "all" && g.blocked[s.key.prefix] {
+		g.index.set(s.key.prefix, s.scope, newBanEnd(forever, false))
+		return
+	}
+	g.index.remove(s.key.prefix, s.scope)
+}
+
+// change gives the change that a ban makes.
+func (s *sentence) change(kind ChangeKind) Change {
+	c := Change{Kind: kind, Prefix: s.key.prefix, Scope: s.scope, Rule: s.rule, Soft: s.soft}
+	if s.until != forever {
+		c.Until = time.UnixMilli(s.until)
+	}
+	return c
+}
+
+// announce tells subscribers of a real ban's change. The caller holds changes,
+// so that they hear of changes in the order in which they were made.
+func (g *Guard) announce(k sentenceKey, c Change) {
+	if k.kind != banned || k.simulated {
+		return
+	}
+	for _, f := range g.subscribers {
+		f(c)
+	}
+}
+
+// logBan writes the one line of a ban.
+func (g *Guard) logBan(b *Ban) {
+	until := "forever"
+	if !b.Forever() {
+		until = b.Until.UTC().Format(time.RFC3339)
+	}
+	g.log.Info(b.Kind, "target", b.Target, "scope", b.Scope, "rule", b.Rule, "score", b.Score,
+		"limit", b.Limit, "until", until, "count", b.Count, "soft", b.Soft, "simulated", b.Simulated, "reason", b.Reason)
+}
+
+// widen bans an IPv6 /48 in which widen-after addresses are banned.
+func (g *Guard) widen(set *settings, k sentenceKey, now time.Time) {
+	if set.cfg.WidenAfter == 0 || k.kind != banned || k.simulated || k.key.kind != byAddress || k.key.prefix.Addr().Is4() {
+		return
+	}
+	net := network(k.key.prefix.Addr())
+	n := 0
+	g.mu.Lock()
+	for other, s := range g.sentences.byKey {
+		if other.kind == banned && !other.simulated && other.key.kind == byAddress && s.active &&
+			other.scope == k.scope && net.Contains(other.key.prefix.Addr()) && other.key.prefix != net {
+			n++
+		}
+	}
+	g.mu.Unlock()
+	if n < set.cfg.WidenAfter {
+		return
+	}
+	wide := &rule{name: "widen", consequence: banned, scope: k.scope, first: set.cfg.BanTime.Std(), max: set.cfg.MaxBanTime.Std(), growth: 2}
+	g.order(sentenceKey{banned, key{kind: byNetwork, prefix: net}, k.scope, false}, wide, now,
+		"so many of its networks were banned")
+}
+
+// order puts a ban into force that no points led to.
+func (g *Guard) order(k sentenceKey, r *rule, now time.Time, reason string) (Ban, bool) {
+	g.changes.Lock()
+	g.mu.Lock()
+	s := g.sentences.pronounce(k, r, &total{}, now.UnixMilli(), rand.Float64())
+	if s == nil {
+		g.mu.Unlock()
+		g.changes.Unlock()
+		return Ban{}, false
+	}
+	s.reason, s.evidence, s.stored = reason, nil, nil
+	g.enforceLocked(s)
+	change, rec, b := s.change(BanAdded), s.record(), s.ban(false)
+	g.mu.Unlock()
+	written := g.writer.put(rec)
+	g.announce(k, change)
+	g.changes.Unlock()
+	g.stats.sentenced(k, r.name, now.UnixMilli())
+	g.logBan(&b)
+	g.queues.sentenced()
+	awaitDurable(written)
+	return b, true
+}
+
+// expire announces bans that have ended, and forgets history that is over.
+func (g *Guard) expire(now int64) {
+	g.changes.Lock()
+	defer g.changes.Unlock()
+	for {
+		g.mu.Lock()
+		if len(g.sentences.due) == 0 || g.sentences.due[0].next() > now {
+			g.mu.Unlock()
+			return
+		}
+		s := g.sentences.due[0]
+		if !s.active {
+			g.sentences.drop(s)
+			g.mu.Unlock()
+			g.writer.put(record{bucketBans, s.storeKey(), nil})
+			continue
+		}
+		s.active = false
+		g.liftLocked(s)
+		g.sentences.put(s) // its next change is another
+		change, line := s.change(BanRemoved), s.ban(false)
+		g.mu.Unlock()
+		g.stats.falseBans.ended(line.Prefix, now)
+		g.announce(s.sentenceKey, change)
+		g.log.Info("un"+line.Kind, "target", line.Target, "scope", line.Scope, "rule", line.Rule, "why", "ended")
+	}
+}
+
+// bannedAnywhere tells whether an address is banned in any scope.
+func (g *Guard) bannedAnywhere(p netip.Prefix, now int64) bool {
+	for scope := range *g.index.scopes.Load() {
+		if g.index.lookup(p.Addr(), now, scope) != 0 {
+			return true
+		}
+	}
+	return false
+}

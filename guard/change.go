@@ -1,0 +1,115 @@
+package guard
+
+import (
+	"net/netip"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// ChangeKind says what changed.
+type ChangeKind uint8
+
+const (
+	// BanAdded: a ban came into force, or was widened or lengthened.
+	BanAdded ChangeKind = iota
+	// BanRemoved: a ban ended, by time or by hand.
+	BanRemoved
+	// AllowAdded and AllowRemoved: an allow entry came or went.
+	AllowAdded
+	AllowRemoved
+)
+
+// A Change is a ban, unban or allow that took effect.
+type Change struct {
+	Kind   ChangeKind
+	Prefix netip.Prefix
+	// Scope is a listener's scope, a listener's name, or "all".
+	Scope string
+	Rule  string
+	// Soft tells that a ban is soft: connections are greeted still.
+	Soft bool
+	// Until is when a ban ends; zero: never.
+	Until time.Time
+}
+
+// Covers tells whether the change concerns connections of that origin.
+func (c Change) Covers(o *Origin) bool {
+	return c.Prefix.Contains(o.Addr.Unmap()) &&
+		(c.Scope == "all" || c.Scope == o.Scope || c.Scope == o.Listener)
+}
+
+// Subscribe has f called with every change, before the call that made the
+// change returns. f must not call the guard and must not wait for a
+// connection. A simulated ban is no change. What is in force already is told
+// at once, before Subscribe returns.
+func (g *Guard) Subscribe(f func(Change)) {
+	g.changes.Lock()
+	defer g.changes.Unlock()
+	now := g.clock.now().UnixMilli()
+	g.mu.Lock()
+	var changes []Change
+	for k, s := range g.sentences.byKey {
+		if k.kind == banned && !k.simulated && s.active && s.until > now {
+			changes = append(changes, s.change(BanAdded))
+		}
+	}
+	for p := range g.blocked {
+		changes = append(changes, Change{Kind: BanAdded, Prefix: p, Scope: "all", Rule: blockedRule})
+	}
+	for p := range g.index.allow.Load().All() {
+		changes = append(changes, Change{Kind: AllowAdded, Prefix: p, Scope: "all"})
+	}
+	g.mu.Unlock()
+	for _, c := range changes {
+		f(c)
+	}
+	g.subscribers = append(g.subscribers, f)
+}
+
+// watchers are who follows events.
+type watchers struct {
+	any  atomic.Int32
+	mu   sync.Mutex
+	list []*watcher
+}
+
+type watcher struct{ f func(Event) }
+
+// Follow has f called with every event, for "events --follow" and the event
+// log. f must be quick and must not call the guard. stop ends it.
+func (g *Guard) Follow(f func(Event)) (stop func()) {
+	w := &watcher{f}
+	g.watch.mu.Lock()
+	defer g.watch.mu.Unlock()
+	g.watch.list = append(g.watch.list, w)
+	g.watch.any.Add(1)
+	return sync.OnceFunc(func() {
+		g.watch.mu.Lock()
+		defer g.watch.mu.Unlock()
+		g.watch.list = slices.DeleteFunc(g.watch.list, func(o *watcher) bool { return o == w })
+		g.watch.any.Add(-1)
+	})
+}
+
+// tell tells those who follow of an event. ev is shared with the evidence and
+// is not changed.
+func (g *Guard) tell(ev *Event, outcome string, d Decision) {
+	if g.watch.any.Load() == 0 {
+		return
+	}
+	e := *ev
+	if outcome != "" {
+		e.Outcome = outcome
+	}
+	e.Verdict, e.Rule = d.Verdict.String(), d.Rule
+	if d.Simulated != "" && e.Rule == "" {
+		e.Rule = d.Simulated
+	}
+	g.watch.mu.Lock()
+	defer g.watch.mu.Unlock()
+	for _, w := range g.watch.list {
+		w.f(e)
+	}
+}

@@ -1,0 +1,358 @@
+package guard
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+	"time"
+)
+
+// Bans lists bans.
+func (g *Guard) Bans(f BanFilter) []Ban {
+	now := g.clock.now().UnixMilli()
+	kind := cmp.Or(f.Kind, "ban")
+	var out []Ban
+	g.mu.Lock()
+	for k, s := range g.sentences.byKey {
+		if !s.active || s.until <= now || kind != "any" && k.kind.String() != kind ||
+			f.Scope != "" && k.scope != f.Scope || f.Rule != "" && s.rule != f.Rule ||
+			f.Within.IsValid() && !covers(f.Within, k.key.prefix) {
+			continue
+		}
+		out = append(out, s.ban(f.Evidence))
+	}
+	g.mu.Unlock()
+	sortBans(out, f.Sort)
+	return out
+}
+
+// covers tells whether one network holds all of another.
+func covers(wide, narrow netip.Prefix) bool {
+	return narrow.IsValid() && wide.Bits() <= narrow.Bits() && wide.Contains(narrow.Addr())
+}
+
+func sortBans(bans []Ban, by string) {
+	end := func(b *Ban) int64 {
+		if b.Forever() {
+			return forever
+		}
+		return b.Until.UnixMilli()
+	}
+	slices.SortFunc(bans, func(a, b Ban) int {
+		target := cmp.Or(a.Prefix.Compare(b.Prefix), strings.Compare(a.Target, b.Target), strings.Compare(a.Scope, b.Scope))
+		switch by {
+		case "since":
+			return cmp.Or(a.Since.Compare(b.Since), target)
+		case "target":
+			return target
+		case "rule":
+			return cmp.Or(strings.Compare(a.Rule, b.Rule), target)
+		}
+		return cmp.Or(cmp.Compare(end(&a), end(&b)), target)
+	})
+}
+
+// AddBan bans an address or network by hand, at once and across restarts. A
+// ban by hand replaces one that is in force in the same scope.
+func (g *Guard) AddBan(r BanRequest) (Ban, error) {
+	set, now := g.set.Load(), g.clock.now()
+	p, err := ParsePrefix(r.Target)
+	if err != nil {
+		return Ban{}, err
+	}
+	if r.For < 0 {
+		return Ban{}, errors.New("a length of time is not negative")
+	}
+	if p.Bits() == 0 {
+		return Ban{}, errors.New("that would ban everybody")
+	}
+	if g.index.allowed(p.Addr(), now.UnixMilli()) && p.IsSingleIP() {
+		return Ban{}, fmt.Errorf("%s is allowed, and allow beats ban; see \"allow\" for by what, and \"disallow\"", r.Target)
+	}
+	k := sentenceKey{kind: banned, key: banKey(set, p), scope: cmp.Or(r.Scope, "all"), simulated: set.cfg.DryRun}
+	length := cmp.Or(r.For.Std(), set.cfg.BanTime.Std())
+	manual := &rule{name: manualRule, consequence: banned, scope: k.scope, first: length, max: length, growth: 1}
+	if _, err := g.lift(func(other *sentence) bool { return other.sentenceKey == k && other.active }, false); err != nil {
+		return Ban{}, err
+	}
+	b, _ := g.order(k, manual, now, r.Reason)
+	return b, nil
+}
+
+// banKey gives the key that a ban of a network goes by. Bits beyond what
+// counts as one address are part of that address.
+func banKey(set *settings, p netip.Prefix) key {
+	if own := set.widths.address(p.Addr()); covers(own, p) {
+		return key{kind: byAddress, prefix: own}
+	}
+	return key{kind: byNetwork, prefix: p}
+}
+
+// lift removes the sentences that which chooses, and with history also what
+// has ended. It tells what it removed.
+func (g *Guard) lift(which func(*sentence) bool, history bool) (Removed, error) {
+	var out Removed
+	var records []record
+	g.changes.Lock()
+	var changes []Change
+	g.mu.Lock()
+	for k, s := range g.sentences.byKey {
+		if !which(s) {
+			continue
+		}
+		if s.active {
+			out.Bans = append(out.Bans, s.ban(false))
+			s.active = false
+			g.liftLocked(s)
+			if k.kind == banned && !k.simulated {
+				changes = append(changes, s.change(BanRemoved))
+			}
+		} else {
+			out.History++
+		}
+		if history {
+			g.sentences.drop(s)
+			records = append(records, record{bucketBans, k.storeKey(), nil})
+		} else {
+			g.sentences.put(s)
+			records = append(records, s.record())
+		}
+	}
+	g.mu.Unlock()
+	written := g.writer.put(records...)
+	for _, c := range changes {
+		for _, f := range g.subscribers {
+			f(c)
+		}
+	}
+	g.changes.Unlock()
+	for _, b := range out.Bans {
+		g.log.Info("un"+b.Kind, "target", b.Target, "scope", b.Scope, "rule", b.Rule, "why", "command")
+	}
+	if len(records) > 0 {
+		awaitDurable(written)
+	}
+	sortBans(out.Bans, "")
+	return out, nil
+}
+
+// Unban forgives: bans, points and history in one step, across restarts.
+func (g *Guard) Unban(r UnbanRequest) (Removed, error) {
+	set, now := g.set.Load(), g.clock.now()
+	p, login := set.logins.parseTarget(r.Target)
+	all := r.Target == "all"
+	if !all && !p.IsValid() && login == "" {
+		return Removed{}, fmt.Errorf("%q is no address, network or login", r.Target)
+	}
+	if p.IsValid() {
+		p = banKey(set, p).prefix
+	}
+	matches := func(k key) bool {
+		switch {
+		case all:
+			return true
+		case p.IsValid():
+			return covers(p, k.prefix)
+		}
+		return k.login == login
+	}
+	rule := func(name string) bool { return r.Rule == "" || name == r.Rule }
+	out, err := g.lift(func(s *sentence) bool { return matches(s.key) && rule(s.rule) }, true)
+	if err != nil {
+		return out, err
+	}
+	g.memory.each(func(k key) bool {
+		if matches(k) {
+			for _, c := range g.ledger.clear(k, rule) {
+				out.Points += c.sum.float()
+				out.Counters++
+			}
+		}
+		return true
+	})
+	g.guesses.forget(p, all || login != "")
+	g.flush()
+	g.queues.sentenced()
+	if p.IsValid() {
+		out.Remaining = g.wider(p, now)
+	}
+	return out, nil
+}
+
+// wider lists the bans that still cover a network.
+func (g *Guard) wider(p netip.Prefix, now time.Time) []Ban {
+	var out []Ban
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	for k, s := range g.sentences.byKey {
+		if k.kind == banned && s.active && s.until > now.UnixMilli() && k.key.prefix != p && covers(k.key.prefix, p) {
+			out = append(out, s.ban(false))
+		}
+	}
+	for b := range g.blocked {
+		if covers(b, p) {
+			out = append(out, Ban{Target: printPrefix(b), Kind: banned.String(), Prefix: b, Scope: "all", Rule: blockedRule})
+		}
+	}
+	sortBans(out, "")
+	return out
+}
+
+// Logins lists the logins that are guarded.
+func (g *Guard) Logins() []GuardedLogin {
+	var out []GuardedLogin
+	for _, b := range g.Bans(BanFilter{Kind: "guard", Sort: "target"}) {
+		if b.Prefix.IsValid() {
+			continue // a familiar place's own budget
+		}
+		out = append(out, GuardedLogin{
+			Login: b.Login, Since: b.Since, Until: b.Until, Count: b.Count, Simulated: b.Simulated,
+			Places: g.places.of(b.Login),
+		})
+	}
+	return out
+}
+
+// Why explains where an address, network or login stands.
+func (g *Guard) Why(target string) (Why, error) {
+	set, now := g.set.Load(), g.clock.now()
+	p, login := set.logins.parseTarget(target)
+	if !p.IsValid() && login == "" {
+		return Why{}, fmt.Errorf("%q is no address, network or login", target)
+	}
+	w := Why{Target: target, Bans: []Ban{}, Scores: []Score{}}
+	var keys []key
+	about := func(k key) bool { return k.login == login }
+	if p.IsValid() {
+		own := banKey(set, p)
+		keys = []key{own, {kind: byNetwork, prefix: network(p.Addr())}}
+		about = func(k key) bool {
+			return k.kind != byPair && k.prefix.IsValid() && (covers(k.prefix, own.prefix) || covers(own.prefix, k.prefix))
+		}
+	} else {
+		w.Places = g.places.of(login)
+	}
+	g.memory.each(func(k key) bool {
+		if login != "" && k.login == login {
+			keys = append(keys, k)
+		}
+		return true
+	})
+	g.mu.Lock()
+	for k, s := range g.sentences.byKey {
+		switch {
+		case !about(k.key):
+		case s.active && s.until > now.UnixMilli():
+			w.Bans = append(w.Bans, s.ban(true))
+		case s.forget > now.UnixMilli():
+			w.Past = append(w.Past, s.ban(true))
+		}
+	}
+	for b := range g.blocked {
+		if p.IsValid() && covers(b, p) {
+			w.Bans = append(w.Bans, Ban{Target: printPrefix(b), Kind: banned.String(), Prefix: b, Scope: "all", Rule: blockedRule})
+		}
+	}
+	for _, a := range g.entries() {
+		if login != "" && a.Login == login || p.IsValid() && a.Prefix.IsValid() && covers(a.Prefix, p) {
+			w.Allowed = append(w.Allowed, a)
+		}
+	}
+	g.mu.Unlock()
+	seen := make(map[key]bool)
+	for _, k := range keys {
+		if !seen[k] {
+			seen[k] = true
+			w.Scores = append(w.Scores, g.scores(set, k, now)...)
+		}
+	}
+	sortBans(w.Bans, "")
+	sortBans(w.Past, "since")
+	return w, nil
+}
+
+// scores gives a key's counters with what adds up to them.
+func (g *Guard) scores(set *settings, k key, now time.Time) []Score {
+	var out []Score
+	for _, r := range g.ledger.read(now, k, set.rules.terms) {
+		s := Score{Rule: r.rule, Key: r.key.String(), Points: r.sum.float(), Pending: r.pending.float(), Events: []Scored{}}
+		if rule := set.rules.named(r.rule); rule != nil {
+			s.Limit = rule.written
+			for i := range r.marks {
+				e := scored(&r.marks[i])
+				e.Expires = e.Time.Add(rule.period)
+				s.Events = append(s.Events, e)
+			}
+		}
+		out = append(out, s)
+	}
+	return out
+}
+
+// Top lists the n keys of each kind with the most points.
+func (g *Guard) Top(n int) Top {
+	set, now := g.set.Load(), g.clock.now()
+	var by [4][]Score
+	g.memory.each(func(k key) bool {
+		for _, s := range g.scores(set, k, now) {
+			s.Events = nil
+			by[k.kind] = append(by[k.kind], s)
+		}
+		return true
+	})
+	for i := range by {
+		slices.SortFunc(by[i], func(a, b Score) int {
+			return cmp.Or(cmp.Compare(b.Points, a.Points), strings.Compare(a.Key, b.Key), strings.Compare(a.Rule, b.Rule))
+		})
+		by[i] = by[i][:min(n, len(by[i]))]
+	}
+	return Top{Addresses: by[byAddress], Networks: by[byNetwork], Logins: by[byLogin]}
+}
+
+// Status gives the state in a few numbers.
+func (g *Guard) Status() Status {
+	set, now := g.set.Load(), g.clock.now().UnixMilli()
+	s := Status{ByRule: make(map[string]int), DryRun: set.cfg.DryRun, BansTotal: g.stats.bansTotal(), Waiting: g.queues.waiting()}
+	g.mu.Lock()
+	for k, v := range g.sentences.byKey {
+		switch {
+		case !v.active || v.until <= now:
+		case k.simulated:
+			s.Simulated++
+		case k.kind == guarded && k.key.kind == byLogin:
+			s.Guarded++
+		case k.kind == banned:
+			s.Bans++
+			s.ByRule[v.rule]++
+		}
+	}
+	records := len(g.sentences.byKey)
+	g.mu.Unlock()
+	counts, evicted := g.memory.sizes()
+	s.Addresses, s.Networks, s.Logins = counts[byAddress], counts[byNetwork], counts[byLogin]
+	for _, n := range evicted {
+		s.Evictions += n
+	}
+	s.Suspended = g.trouble.suspendedNames()
+	s.LostSource = g.lost.source()
+	hits, total := g.stats.falseBans.read()
+	s.FalseBans = hits
+	if total > 0 {
+		s.FalseBanRate = float64(hits) / float64(total)
+	}
+	s.Store = g.storeStatus(records)
+	return s
+}
+
+func (g *Guard) storeStatus(records int) StoreStatus {
+	err, pending := g.writer.status()
+	s := StoreStatus{Kind: cmp.Or(g.storeConfig.Kind, "memory"), Path: g.storeConfig.Path, Healthy: err == nil,
+		Recovered: g.recovered, Records: records, Pending: pending}
+	if err != nil {
+		s.Error = err.Error()
+	}
+	return s
+}

@@ -1,0 +1,219 @@
+package guard
+
+import (
+	"math"
+	"net/netip"
+	"time"
+)
+
+// loader takes the store's records into a guard that nobody uses yet.
+type loader struct {
+	g       *Guard
+	now     int64
+	n       int
+	unknown int
+	names   map[string]string
+	stale   []record // to be deleted
+}
+
+func (l *loader) intern(s string) string {
+	if have, ok := l.names[s]; ok {
+		return have
+	}
+	if len(l.names) < 10000 {
+		l.names[s] = s
+	}
+	return s
+}
+
+// take takes one record.
+func (l *loader) take(r record) {
+	l.n++
+	var err error
+	switch r.bucket {
+	case bucketBans:
+		err = l.takeSentence(r)
+	case bucketMarks:
+		err = l.takeEntry(r)
+	case bucketPlaces:
+		var list []place
+		if err = decodeJSON(r.value, &list); err == nil {
+			l.g.places.load(r.key, list, l.now)
+		}
+	case bucketAllow:
+		var a Allowed
+		if err = decodeJSON(r.value, &a); err == nil {
+			l.takeAllow(r.key, a)
+		}
+	}
+	if err != nil {
+		l.unknown++
+	}
+}
+
+// takeSentence takes a ban. If the clock has gone back since it was written,
+// the ban lasts as long from now as it was to last from its start.
+func (l *loader) takeSentence(r record) error {
+	s, err := decodeSentence(r.key, r.value, l.intern)
+	if err != nil {
+		return err
+	}
+	if s.since > l.now {
+		back := s.since - l.now
+		s.since = l.now
+		for _, t := range []*int64{&s.until, &s.forget} {
+			if *t != forever {
+				*t -= back
+			}
+		}
+	}
+	if s.active && s.until <= l.now {
+		s.active = false
+	}
+	if !s.active && s.forget <= l.now {
+		l.stale = append(l.stale, record{bucketBans, r.key, nil})
+		return nil
+	}
+	l.g.sentences.put(s)
+	if s.active {
+		l.g.enforceLocked(s)
+	}
+	return nil
+}
+
+func (l *loader) takeEntry(r record) error {
+	k, err := decodeKey([]byte(r.key))
+	if err != nil {
+		return err
+	}
+	var se storedEntry
+	if err := decodeJSON(r.value, &se); err != nil {
+		return err
+	}
+	l.g.memory.load(k, &se, l.now)
+	return nil
+}
+
+// load takes an entry from the store.
+func (l *memoryLedger) load(k key, se *storedEntry, now int64) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, sw := range se.Windows {
+		c := claim{key: k, rule: sw.Rule, good: sw.Good, terms: terms{
+			limit: sw.Limit, period: time.Duration(sw.Period) * time.Millisecond, keep: max(sw.Keep, 1), share: sw.Share,
+		}}
+		e, w := l.windowLocked(math.MinInt64/2, &c)
+		for _, m := range sw.Marks {
+			w.charge(mark{min(m.At, now), m.Points, m.Value, m.Hard, m.Event}, c.keep)
+			e.touched = max(e.touched, min(m.At, now))
+		}
+		w.refresh(now)
+		// What had reached its limit when the process died has had its
+		// sentence, or gets it with the next event.
+	}
+	if e := l.entries[k]; e != nil && e.empty() {
+		l.removeLocked(e)
+		return
+	}
+	delete(l.dirty, k)
+}
+
+// drain gives the entries that changed since the last call, encoded.
+func (l *memoryLedger) drain(now int64) []record {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	out := make([]record, 0, len(l.dirty))
+	for k := range l.dirty {
+		r := record{bucket: bucketMarks, key: string(appendKey(nil, k))}
+		if e := l.entries[k]; e != nil {
+			r.value = e.encode(now)
+		}
+		out = append(out, r)
+	}
+	clear(l.dirty)
+	return out
+}
+
+// sweep drops entries in which every mark has expired.
+func (l *memoryLedger) sweep(now int64, most int) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	// Maps are walked from a random place, so a part at a time reaches all.
+	for _, e := range l.entries {
+		for i := range e.windows {
+			e.windows[i].refresh(now)
+		}
+		if e.empty() {
+			l.removeLocked(e)
+		}
+		if most--; most == 0 {
+			return
+		}
+	}
+}
+
+// keep runs until the guard is closed: it makes counters durable, announces
+// bans that end, and forgets what is over.
+func (g *Guard) keep() {
+	defer close(g.kept)
+	flush, janitor := time.NewTicker(flushEvery), time.NewTicker(janitorEvery)
+	defer flush.Stop()
+	defer janitor.Stop()
+	for {
+		select {
+		case <-g.quit:
+			return
+		case <-flush.C:
+			g.flush()
+		case <-janitor.C:
+			now := g.clock.now().UnixMilli()
+			g.expire(now)
+			g.expireAllowed(now)
+			g.guesses.sweep(now)
+			g.pace.sweep(now)
+			g.places.sweep(now)
+			g.stats.falseBans.sweep(now, func(p netip.Prefix) bool { return g.bannedAnywhere(p, now) })
+			g.memory.sweep(now, sweepMost)
+			g.reviewAll(now)
+		}
+	}
+}
+
+// sweepMost bounds the entries looked at in one sweep.
+const sweepMost = 10000
+
+// flush hands what changed to the writer.
+func (g *Guard) flush() {
+	now := g.clock.now().UnixMilli()
+	if records := g.memory.drain(now); len(records) > 0 {
+		g.writer.put(records...)
+	}
+	g.places.drain(func(login string, list []place) {
+		r := record{bucket: bucketPlaces, key: login}
+		if len(list) > 0 {
+			r.value = encodeJSON(list)
+		}
+		g.writer.put(r)
+	})
+}
+
+// rewrite hands everything to the writer, after a store had to be made anew.
+func (g *Guard) rewrite() {
+	for _, s := range g.sentences.byKey {
+		g.writer.put(s.record())
+	}
+	g.memory.mu.Lock()
+	for k := range g.memory.entries {
+		g.memory.dirty[k] = struct{}{}
+	}
+	g.memory.mu.Unlock()
+	g.places.mu.Lock()
+	for login := range g.places.logins {
+		g.places.dirty[login] = struct{}{}
+	}
+	g.places.mu.Unlock()
+	for k, a := range g.allows {
+		g.writer.put(record{bucketAllow, k, encodeJSON(a)})
+	}
+	g.flush()
+}

@@ -1,0 +1,188 @@
+package guard
+
+import (
+	"net/netip"
+	"sync"
+	"time"
+)
+
+// places remembers where logins succeeded. A place is an address; its network
+// is the wider place around it. It is a leaf: it calls nothing that locks.
+type places struct {
+	maxLogins int
+
+	mu     sync.Mutex
+	logins map[string][]place
+	// addrs and nets are when any login last succeeded from there.
+	addrs map[netip.Prefix]int64
+	nets  map[netip.Prefix]int64
+	dirty map[string]struct{}
+}
+
+type place struct {
+	Addr netip.Prefix `json:"a"`
+	Last int64        `json:"l"`
+}
+
+// familiarity is how well a login knows a place.
+type familiarity uint8
+
+const (
+	stranger familiarity = iota
+	familiarNetwork
+	familiarAddress
+)
+
+func newPlaces(maxLogins int) *places {
+	return &places{
+		maxLogins: maxLogins,
+		logins:    make(map[string][]place),
+		addrs:     make(map[netip.Prefix]int64),
+		nets:      make(map[netip.Prefix]int64),
+		dirty:     make(map[string]struct{}),
+	}
+}
+
+// add remembers a success. Beyond maxPlaces the place longest unused goes.
+func (p *places) add(login string, addr netip.Prefix, now int64) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.dirty[login] = struct{}{}
+	p.seenLocked(addr, now)
+	list, known := p.logins[login]
+	if !known && len(p.logins) >= p.maxLogins {
+		p.evictLocked()
+	}
+	oldest := 0
+	for i := range list {
+		if list[i].Addr == addr {
+			list[i].Last = now
+			return
+		}
+		if list[i].Last < list[oldest].Last {
+			oldest = i
+		}
+	}
+	if len(list) >= maxPlaces {
+		list[oldest] = place{addr, now}
+		return
+	}
+	p.logins[login] = append(list, place{addr, now})
+}
+
+func (p *places) seenLocked(addr netip.Prefix, at int64) {
+	n := network(addr.Addr())
+	p.addrs[addr] = max(p.addrs[addr], at)
+	p.nets[n] = max(p.nets[n], at)
+}
+
+// evictLocked forgets the login of a few whose last success is longest ago.
+func (p *places) evictLocked() {
+	victim, oldest, n := "", int64(0), 0
+	for login, list := range p.logins {
+		last := int64(0)
+		for _, pl := range list {
+			last = max(last, pl.Last)
+		}
+		if n == 0 || last < oldest {
+			victim, oldest = login, last
+		}
+		if n++; n == evictSample {
+			break
+		}
+	}
+	delete(p.logins, victim)
+	p.dirty[victim] = struct{}{}
+}
+
+// familiarity tells how well a login knows an address.
+func (p *places) familiarity(login string, addr netip.Prefix, now int64, within time.Duration) familiarity {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	f, net := stranger, network(addr.Addr())
+	for _, pl := range p.logins[login] {
+		if now-pl.Last >= within.Milliseconds() {
+			continue
+		}
+		if pl.Addr == addr {
+			return familiarAddress
+		}
+		if net.Contains(pl.Addr.Addr()) {
+			f = familiarNetwork
+		}
+	}
+	return f
+}
+
+// everFrom tells whether a login ever succeeded from a network.
+func (p *places) everFrom(login string, addr netip.Prefix, now int64) bool {
+	return p.familiarity(login, addr, now, time.Duration(Forever)) != stranger
+}
+
+// succeeded tells whether a login ever succeeded.
+func (p *places) succeeded(login string) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return len(p.logins[login]) > 0
+}
+
+// knownAddress and knownNetwork tell whether any login succeeded there lately.
+func (p *places) knownAddress(addr netip.Prefix, now int64) bool {
+	return p.lately(p.addrs, addr, now)
+}
+
+func (p *places) knownNetwork(net netip.Prefix, now int64) bool {
+	return p.lately(p.nets, net, now)
+}
+
+func (p *places) lately(m map[netip.Prefix]int64, k netip.Prefix, now int64) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	at, ok := m[k]
+	return ok && now-at < knownFor.Milliseconds()
+}
+
+// of lists a login's places.
+func (p *places) of(login string) []Place {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	var out []Place
+	for _, pl := range p.logins[login] {
+		out = append(out, Place{Addr: pl.Addr, Last: time.UnixMilli(pl.Last)})
+	}
+	return out
+}
+
+// load takes a login's places from the store.
+func (p *places) load(login string, list []place, now int64) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for i := range list {
+		list[i].Last = min(list[i].Last, now)
+		p.seenLocked(list[i].Addr, list[i].Last)
+	}
+	p.logins[login] = list
+}
+
+// sweep forgets the addresses and networks without a success of late.
+func (p *places) sweep(now int64) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, m := range []map[netip.Prefix]int64{p.addrs, p.nets} {
+		for k, at := range m {
+			if now-at >= knownFor.Milliseconds() {
+				delete(m, k)
+			}
+		}
+	}
+}
+
+// drain gives the logins that changed since the last call, with their places.
+func (p *places) drain(f func(login string, list []place)) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for login := range p.dirty {
+		f(login, p.logins[login])
+	}
+	clear(p.dirty)
+}

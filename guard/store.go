@@ -1,0 +1,187 @@
+package guard
+
+import (
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+)
+
+// Buckets of the store. A bucket's records are of one type; see codec.go.
+const (
+	bucketBans   = "bans"
+	bucketMarks  = "counters"
+	bucketPlaces = "places"
+	bucketAllow  = "allow"
+)
+
+// A record is one key of the store. A nil value deletes it.
+type record struct {
+	bucket, key string
+	value       []byte
+}
+
+// A backend keeps records. There is one per process.
+type backend interface {
+	// write makes the records durable, all or none.
+	write([]record) error
+	close() error
+}
+
+// openBackend opens what the configuration names. Every record that it holds
+// is given to each first. recovered is not empty if a damaged store had to be
+// put aside; it says where it is and what was saved.
+func openBackend(c StoreConfig, each func(record)) (b backend, recovered string, err error) {
+	switch c.Kind {
+	case "memory", "":
+		return nil, "", nil
+	case "embedded":
+		return openBolt(c.Path, each)
+	}
+	return nil, "", fmt.Errorf("store.kind: %q is none of embedded, memory", c.Kind)
+}
+
+// A writer makes records durable in the background: what came while one batch
+// was being written is the next batch. Of several values for one key only the
+// last is written, so what waits is bounded by the number of keys.
+type writer struct {
+	backend backend
+	log     *slog.Logger
+	wake    chan struct{}
+	quit    chan struct{}
+	done    chan struct{}
+
+	mu      sync.Mutex
+	pending map[[2]string][]byte
+	written chan struct{}   // closed when what is pending now is durable
+	failed  []chan struct{} // of batches that are pending again
+	err     error           // of the last try
+}
+
+func newWriter(b backend, log *slog.Logger) *writer {
+	w := &writer{
+		backend: b,
+		log:     log,
+		wake:    make(chan struct{}, 1),
+		quit:    make(chan struct{}),
+		done:    make(chan struct{}),
+		pending: make(map[[2]string][]byte),
+		written: make(chan struct{}),
+	}
+	if b == nil {
+		close(w.done)
+	} else {
+		go w.run()
+	}
+	return w
+}
+
+// put hands over a record. The channel is closed once it is durable.
+func (w *writer) put(records ...record) <-chan struct{} {
+	if w.backend == nil {
+		done := make(chan struct{})
+		close(done)
+		return done
+	}
+	w.mu.Lock()
+	for _, r := range records {
+		w.pending[[2]string{r.bucket, r.key}] = r.value
+	}
+	written := w.written
+	w.mu.Unlock()
+	select {
+	case w.wake <- struct{}{}:
+	default:
+	}
+	return written
+}
+
+// run writes until close.
+func (w *writer) run() {
+	defer close(w.done)
+	for {
+		select {
+		case <-w.wake:
+		case <-w.quit:
+			w.flush()
+			return
+		}
+		for !w.flush() {
+			select {
+			case <-time.After(time.Second):
+			case <-w.quit:
+				w.flush()
+				return
+			}
+		}
+	}
+}
+
+// flush writes what is pending and tells whether all of it is durable.
+func (w *writer) flush() bool {
+	w.mu.Lock()
+	batch, written := w.pending, w.written
+	if len(batch) == 0 {
+		w.mu.Unlock()
+		return true
+	}
+	w.pending, w.written = make(map[[2]string][]byte), make(chan struct{})
+	w.mu.Unlock()
+
+	records := make([]record, 0, len(batch))
+	for k, v := range batch {
+		records = append(records, record{k[0], k[1], v})
+	}
+	err := w.backend.write(records)
+
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	was := w.err
+	w.err = err
+	if err == nil {
+		close(written)
+		for _, c := range w.failed {
+			close(c)
+		}
+		w.failed = nil
+		if was != nil {
+			w.log.Info("the store takes writes again", "records", len(records))
+		}
+		return true
+	}
+	if was == nil {
+		w.log.Error("the store does not take writes; bans are enforced, but a restart would forget the newest",
+			"err", err)
+	}
+	for k, v := range batch {
+		if _, newer := w.pending[k]; !newer {
+			w.pending[k] = v
+		}
+	}
+	w.failed = append(w.failed, written)
+	return false
+}
+
+// status tells the last error, and how many records wait.
+func (w *writer) status() (err error, pending int) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.err, len(w.pending)
+}
+
+// close writes what is pending and closes the backend.
+func (w *writer) close() error {
+	if w.backend == nil {
+		return nil
+	}
+	close(w.quit)
+	<-w.done
+	err, pending := w.status()
+	if cerr := w.backend.close(); err == nil {
+		err = cerr
+	}
+	if err != nil {
+		return fmt.Errorf("close the store with %d records unwritten: %w", pending, err)
+	}
+	return nil
+}

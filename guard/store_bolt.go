@@ -1,0 +1,171 @@
+package guard
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"os"
+	"path/filepath"
+	"runtime/debug"
+	"time"
+
+	"go.etcd.io/bbolt"
+	bolterrors "go.etcd.io/bbolt/errors"
+)
+
+// The embedded store is bbolt: one file, pure Go, no dependency but x/sys,
+// maintained by the etcd project, whose data are in it all over the world. A
+// durable write takes it about a millisecond, and its B+tree needs no recovery
+// after kill -9. Faster stores (pebble, a journal of our own) add megabytes or
+// a format of our own; nothing here is fast enough to need them. Its lock on
+// the file is exclusive: of two processes the second waits, then says so.
+
+// storeFile is the store's name in its directory.
+const storeFile = "mailreeve.db"
+
+// lockWait is how long to wait for another process to let go of the file: a
+// restart's old process closes within its drain.
+const lockWait = 5 * time.Second
+
+type boltBackend struct{ db *bbolt.DB }
+
+// openBolt opens the store in a directory, which it makes if need be. Each
+// record's checksum is checked on the way; a damaged file is put aside under a
+// name that tells when, and what could be read goes into a new one.
+func openBolt(dir string, each func(record)) (backend, string, error) {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, "", fmt.Errorf("store.path: %w", err)
+	}
+	path := filepath.Join(dir, storeFile)
+	db, err := openFile(path)
+	if errors.Is(err, bolterrors.ErrTimeout) {
+		return nil, "", fmt.Errorf("store: %s is in use by another process; stop it, or give this one another store.path", path)
+	}
+	if errors.Is(err, os.ErrPermission) {
+		return nil, "", fmt.Errorf("store.path: %w", err)
+	}
+	var damage error
+	if err != nil {
+		damage = err
+	} else if damage = readAll(db, each); damage == nil {
+		return &boltBackend{db}, "", nil
+	}
+	return recoverBolt(db, path, damage, each)
+}
+
+// openFile opens the file. bbolt may panic, or the memory map may fault, on a
+// file that is cut short.
+func openFile(path string) (db *bbolt.DB, err error) {
+	defer recoverDamage(&err)()
+	return bbolt.Open(path, 0o600, &bbolt.Options{Timeout: lockWait, FreelistType: bbolt.FreelistMapType})
+}
+
+// recoverDamage turns a panic, or a fault in the memory map, into an error.
+func recoverDamage(err *error) func() {
+	old := debug.SetPanicOnFault(true)
+	return func() {
+		debug.SetPanicOnFault(old)
+		if p := recover(); p != nil {
+			*err = fmt.Errorf("damaged: %v", p)
+		}
+	}
+}
+
+// readAll gives every sound record to each and tells if there was any other.
+// A bucket that cannot be read does not keep the others from it.
+func readAll(db *bbolt.DB, each func(record)) error {
+	var damage error
+	for _, bucket := range []string{bucketBans, bucketAllow, bucketPlaces, bucketMarks} {
+		if err := readBucket(db, bucket, each); err != nil {
+			damage = errors.Join(damage, fmt.Errorf("%s: %w", bucket, err))
+		}
+	}
+	return damage
+}
+
+func readBucket(db *bbolt.DB, bucket string, each func(record)) (err error) {
+	defer recoverDamage(&err)()
+	broken := 0
+	err = db.View(func(tx *bbolt.Tx) error {
+		b := tx.Bucket([]byte(bucket))
+		if b == nil {
+			return nil
+		}
+		return b.ForEach(func(k, v []byte) error {
+			value, ok := unseal(v)
+			if !ok {
+				broken++
+				return nil
+			}
+			each(record{bucket, string(k), value})
+			return nil
+		})
+	})
+	if err == nil && broken > 0 {
+		err = fmt.Errorf("%d records fail their checksum", broken)
+	}
+	return err
+}
+
+// recoverBolt puts a damaged file aside and starts a new one with what each
+// has been given.
+func recoverBolt(db *bbolt.DB, path string, damage error, each func(record)) (backend, string, error) {
+	if db != nil {
+		closeDamaged(db)
+	}
+	aside := fmt.Sprintf("%s.damaged-%s", path, time.Now().UTC().Format("20060102T150405"))
+	if err := os.Rename(path, aside); err != nil {
+		return nil, "", fmt.Errorf("store: %s is damaged (%v), and it cannot be put aside: %w", path, damage, err)
+	}
+	db, err := openFile(path)
+	if err != nil {
+		return nil, "", fmt.Errorf("store: %s was damaged and is now %s; making a new one: %w", path, aside, err)
+	}
+	return &boltBackend{db}, fmt.Sprintf("%s was damaged (%v); it is kept as %s", path, damage, aside), nil
+}
+
+// closeDamaged closes a database whose pages may not be readable.
+func closeDamaged(db *bbolt.DB) {
+	var err error
+	defer recoverDamage(&err)()
+	db.Close()
+}
+
+func (b *boltBackend) write(records []record) (err error) {
+	return b.db.Update(func(tx *bbolt.Tx) error {
+		for _, r := range records {
+			bucket, err := tx.CreateBucketIfNotExists([]byte(r.bucket))
+			if err != nil {
+				return err
+			}
+			if r.value == nil {
+				err = bucket.Delete([]byte(r.key))
+			} else {
+				err = bucket.Put([]byte(r.key), seal(r.value))
+			}
+			if err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+func (b *boltBackend) close() error { return b.db.Close() }
+
+// seal puts a checksum before a value: bbolt has none on its pages.
+func seal(v []byte) []byte {
+	out := make([]byte, 4, 4+len(v))
+	binary.BigEndian.PutUint32(out, crc32.Checksum(v, crc32.MakeTable(crc32.Castagnoli)))
+	return append(out, v...)
+}
+
+// unseal checks a value and gives a copy of it.
+func unseal(v []byte) ([]byte, bool) {
+	if len(v) < 4 {
+		return nil, false
+	}
+	sum, v := binary.BigEndian.Uint32(v), v[4:]
+	return append([]byte(nil), v...), sum == crc32.Checksum(v, crc32.MakeTable(crc32.Castagnoli))
+}

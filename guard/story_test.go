@@ -1,0 +1,542 @@
+package guard
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/netip"
+	"slices"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"mailreeve/protocol"
+)
+
+// A story is a guard in a bubble of fake time, with helpers that read like
+// what happens on the wire.
+type story struct {
+	*testing.T
+	g *Guard
+	n int // guesses so far, to make each another one
+}
+
+// tell runs a story. Unless edit says otherwise the store is memory, nothing
+// is exempt, and nothing is answered for the server.
+func tell(t *testing.T, edit func(*Config), f func(s *story)) {
+	t.Helper()
+	synctest.Test(t, func(t *testing.T) {
+		cfg := DefaultConfig()
+		cfg.ExemptLocal = false
+		if edit != nil {
+			edit(&cfg)
+		}
+		g := open(t, cfg, Options{Store: StoreConfig{Kind: "memory"}})
+		defer func() {
+			if err := g.Close(); err != nil {
+				t.Error(err)
+			}
+		}()
+		f(&story{T: t, g: g})
+	})
+}
+
+func open(t *testing.T, cfg Config, opt Options) *Guard {
+	t.Helper()
+	if opt.Log == nil {
+		opt.Log = slog.New(slog.NewTextHandler(io.Discard, nil))
+	}
+	g, err := Open(cfg, opt)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return g
+}
+
+// from gives a connection to the IMAP listener.
+func from(addr string) *Origin {
+	return &Origin{Addr: netip.MustParseAddr(addr), Listener: "imaps", Scope: "auth", Protocol: "imap", Upstream: "dovecot"}
+}
+
+// mx gives a connection to port 25.
+func mx(addr string) *Origin {
+	return &Origin{Addr: netip.MustParseAddr(addr), Listener: "mx", Scope: "mx", Protocol: "smtp", Upstream: "postfix"}
+}
+
+func plain(login, password string) *protocol.Credential {
+	return &protocol.Credential{Mechanism: "PLAIN", Identities: []string{login}, Secret: []byte(password)}
+}
+
+// ask asks for a credential to go.
+func (s *story) ask(o *Origin, c *protocol.Credential) (*Attempt, protocol.Verdict) {
+	s.Helper()
+	a, d := s.g.Attempt(context.Background(), o, c)
+	if (a != nil) != (d.Verdict == protocol.Pass) {
+		s.Fatalf("attempt %v with verdict %v", a, d.Verdict)
+	}
+	return a, d.Verdict
+}
+
+// try sends a credential, with the server's answer, and gives the verdict on
+// the attempt, or on the answer if it went.
+func (s *story) try(o *Origin, login, password string, out protocol.Outcome) protocol.Verdict {
+	s.Helper()
+	a, v := s.ask(o, plain(login, password))
+	if a == nil {
+		return v
+	}
+	return s.g.Settle(a, out, "").Verdict
+}
+
+func (s *story) wrong(addr, login, password string) protocol.Verdict {
+	s.Helper()
+	return s.try(from(addr), login, password, protocol.Failure)
+}
+
+func (s *story) right(addr, login string) protocol.Verdict {
+	s.Helper()
+	return s.try(from(addr), login, "right", protocol.Success)
+}
+
+// logsIn expects a login to reach the server and to succeed.
+func (s *story) logsIn(addr, login string) {
+	s.Helper()
+	a, v := s.ask(from(addr), plain(login, "right"))
+	if a == nil {
+		s.Fatalf("%s at %s: %v, want to reach the server", login, addr, v)
+	}
+	if v := s.g.Settle(a, protocol.Success, "").Verdict; v != protocol.Pass {
+		s.Fatalf("%s at %s: the server said yes, we say %v", login, addr, v)
+	}
+}
+
+// guesses sends n different wrong passwords and gives how many reached the
+// server.
+func (s *story) guesses(addr, login string, n int) (reached int) {
+	s.Helper()
+	for range n {
+		s.n++
+		a, _ := s.ask(from(addr), plain(login, fmt.Sprintf("guess %d", s.n)))
+		if a != nil {
+			reached++
+			s.g.Settle(a, protocol.Failure, "NO [AUTHENTICATIONFAILED]")
+		}
+	}
+	return reached
+}
+
+func (s *story) admits(o *Origin, want protocol.Verdict) {
+	s.Helper()
+	if got := s.g.Admit(o); got != want {
+		s.Errorf("Admit(%s on %s) = %v, want %v", o.Addr, o.Listener, got, want)
+	}
+}
+
+func (s *story) want(got, want protocol.Verdict) {
+	s.Helper()
+	if got != want {
+		s.Errorf("verdict %v, want %v", got, want)
+	}
+}
+
+func TestTenGuessesReachTheServerThenTheAddressIsBanned(t *testing.T) {
+	tell(t, nil, func(s *story) {
+		for i := range 9 {
+			s.want(s.wrong("192.0.2.1", fmt.Sprintf("user%d", i/4), fmt.Sprint(i)), protocol.Pass)
+		}
+		s.admits(from("192.0.2.1"), protocol.Pass)
+		s.want(s.wrong("192.0.2.1", "user0", "the tenth"), protocol.Banned)
+		s.admits(from("192.0.2.1"), protocol.Banned)
+		s.admits(from("::ffff:192.0.2.1"), protocol.Banned)
+		s.admits(mx("192.0.2.1"), protocol.Pass)
+		s.admits(from("192.0.2.2"), protocol.Pass)
+		s.want(s.try(mx("192.0.2.1"), "user0", "x", protocol.Success), protocol.Refused)
+
+		bans := s.g.Bans(BanFilter{Evidence: true})
+		if len(bans) != 1 || bans[0].Rule != "authentication" || bans[0].Scope != "auth" || bans[0].Score != 10 || len(bans[0].Events) != 10 {
+			s.Fatalf("bans: %+v", bans)
+		}
+		time.Sleep(time.Hour - time.Second)
+		s.admits(from("192.0.2.1"), protocol.Banned)
+		time.Sleep(time.Second)
+		s.admits(from("192.0.2.1"), protocol.Pass)
+	})
+}
+
+func TestZeroOvershootOver500Connections(t *testing.T) {
+	tell(t, nil, func(s *story) {
+		var mu sync.Mutex
+		seen, answered := 0, 0
+		var wg sync.WaitGroup
+		for i := range 500 {
+			wg.Go(func() {
+				a, d := s.g.Attempt(context.Background(), from("192.0.2.1"), plain(fmt.Sprintf("u%d", i%3), fmt.Sprint(i)))
+				if a == nil {
+					if d.Verdict != protocol.Banned {
+						s.Errorf("verdict %v, want banned", d.Verdict)
+					}
+					return
+				}
+				mu.Lock()
+				seen++
+				mu.Unlock()
+				time.Sleep(15 * time.Second)
+				if s.g.Settle(a, protocol.Failure, "").Verdict == protocol.Pass {
+					mu.Lock()
+					answered++
+					mu.Unlock()
+				}
+			})
+		}
+		wg.Wait()
+		if seen != 10 || answered > 9 {
+			s.Errorf("the server saw %d guesses, want 10; %d were answered, want 9", seen, answered)
+		}
+	})
+}
+
+func TestFortyPhonesBehindOneAddressAllGetIn(t *testing.T) {
+	tell(t, nil, func(s *story) {
+		var wg sync.WaitGroup
+		start := time.Now()
+		for i := range 40 {
+			wg.Go(func() {
+				a, d := s.g.Attempt(context.Background(), from("192.0.2.1"), plain(fmt.Sprintf("user%d", i), "right"))
+				if a == nil {
+					s.Errorf("phone %d: %v", i, d.Verdict)
+					return
+				}
+				time.Sleep(3 * time.Second)
+				s.g.Settle(a, protocol.Success, "")
+			})
+		}
+		wg.Wait()
+		if took := time.Since(start); took > 30*time.Second {
+			s.Errorf("took %v", took)
+		}
+	})
+}
+
+func TestWaitersGiveUpAfterThirtySecondsOrWithTheirClient(t *testing.T) {
+	tell(t, nil, func(s *story) {
+		for i := range 10 {
+			s.ask(from("192.0.2.1"), plain("alice", fmt.Sprint(i)))
+		}
+		start := time.Now()
+		_, v := s.ask(from("192.0.2.1"), plain("alice", "eleventh"))
+		if v != protocol.Busy || time.Since(start) != 30*time.Second {
+			s.Errorf("%v after %v, want busy after 30s", v, time.Since(start))
+		}
+		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+		defer cancel()
+		start = time.Now()
+		_, d := s.g.Attempt(ctx, from("192.0.2.1"), plain("alice", "twelfth"))
+		if d.Verdict != protocol.Busy || time.Since(start) != time.Second {
+			s.Errorf("%v after %v, want busy after 1s", d.Verdict, time.Since(start))
+		}
+		if n := s.g.queues.waiting(); n != 0 {
+			s.Errorf("%d still wait", n)
+		}
+	})
+}
+
+func TestALoginUnderAttackIsClosedToStrangersNotToItsOwner(t *testing.T) {
+	tell(t, nil, func(s *story) {
+		s.logsIn("198.51.100.7", "owner")
+		reached := 0
+		for i := range 40 {
+			reached += s.guesses(fmt.Sprintf("10.%d.0.1", i), "owner", 1)
+		}
+		// The trickle may have given out its ticket as well.
+		if reached < 20 || reached > 21 {
+			s.Errorf("%d guesses reached the server, want 20", reached)
+		}
+		s.want(s.right("203.0.113.5", "owner"), protocol.Guarded)
+		s.logsIn("198.51.100.7", "owner")
+		s.logsIn("198.51.100.99", "owner") // the same network
+		if l := s.g.Logins(); len(l) != 1 || l[0].Login != "owner" || len(l[0].Places) != 2 {
+			s.Errorf("logins: %+v", l)
+		}
+	})
+}
+
+func TestAnOutageBansNobody(t *testing.T) {
+	tell(t, nil, func(s *story) {
+		for i := range 1000 {
+			out := []protocol.Outcome{protocol.Neutral, protocol.Penalty}[i%2]
+			if v := s.try(from("192.0.2.1"), fmt.Sprintf("user%d", i%50), fmt.Sprint(i), out); v != protocol.Pass && v != protocol.Busy {
+				s.Fatalf("login %d: %v", i, v)
+			}
+			time.Sleep(time.Second)
+		}
+		if b := s.g.Bans(BanFilter{Kind: "any"}); len(b) != 0 {
+			s.Errorf("bans: %+v", b)
+		}
+		if w, _ := s.g.Why("192.0.2.1"); len(w.Scores) != 0 {
+			s.Errorf("scores: %+v", w.Scores)
+		}
+	})
+}
+
+func TestWhoHangsUpAfterSendingHasGuessed(t *testing.T) {
+	tell(t, nil, func(s *story) {
+		for i := range 10 {
+			s.try(from("192.0.2.1"), "alice", fmt.Sprint(i), protocol.Left)
+		}
+		s.admits(from("192.0.2.1"), protocol.Banned)
+	})
+}
+
+func TestTheSameWrongPasswordCountsOnce(t *testing.T) {
+	tell(t, nil, func(s *story) {
+		for i := range 40 {
+			s.logsIn("192.0.2.1", fmt.Sprintf("colleague%d", i))
+		}
+		reached, repeated := 0, 0
+		for range 500 {
+			switch a, v := s.ask(from("192.0.2.1"), plain("stale", "old")); {
+			case a != nil:
+				reached++
+				s.g.Settle(a, protocol.Failure, "")
+			case v == protocol.Repeated:
+				repeated++
+			default:
+				s.Fatalf("verdict %v", v)
+			}
+			time.Sleep(20 * time.Second)
+		}
+		if reached != 167 || repeated != 333 {
+			s.Errorf("%d reached the server, %d were answered by us; want one a minute", reached, repeated)
+		}
+		s.admits(from("192.0.2.1"), protocol.Pass)
+		w, err := s.g.Why("192.0.2.1")
+		if err != nil {
+			s.Fatal(err)
+		}
+		for _, sc := range w.Scores {
+			if sc.Points > 1 {
+				s.Errorf("score %+v", sc)
+			}
+		}
+	})
+}
+
+func TestIdenticalGuessesInFlightShareOneReservation(t *testing.T) {
+	tell(t, nil, func(s *story) {
+		var wg sync.WaitGroup
+		verdicts := make(chan protocol.Verdict, 50)
+		for range 50 {
+			wg.Go(func() {
+				a, d := s.g.Attempt(context.Background(), from("192.0.2.1"), plain("alice", "same"))
+				if a != nil {
+					time.Sleep(3 * time.Second)
+					s.g.Settle(a, protocol.Failure, "")
+				}
+				verdicts <- d.Verdict
+			})
+		}
+		wg.Wait()
+		close(verdicts)
+		count := map[protocol.Verdict]int{}
+		for v := range verdicts {
+			count[v]++
+		}
+		if count[protocol.Pass] != 1 || count[protocol.Repeated] != 49 {
+			s.Errorf("%v, want one to pass and the rest repeated", count)
+		}
+	})
+}
+
+func TestOnesOwnAccountDoesNotResetTheScore(t *testing.T) {
+	tell(t, nil, func(s *story) {
+		reached := 0
+		for i := range 20 {
+			reached += s.guesses("192.0.2.1", "victim", 4)
+			s.right("192.0.2.1", "attacker")
+			if i > 10 && reached > 10 {
+				s.Fatalf("%d guesses reached the server", reached)
+			}
+		}
+		if reached != 10 {
+			s.Errorf("%d guesses reached the server, want 10", reached)
+		}
+		// He logged in from there: the ban is soft, for his own account only.
+		s.admits(from("192.0.2.1"), protocol.Soft)
+		s.want(s.wrong("192.0.2.1", "victim", "again"), protocol.Refused)
+		s.logsIn("192.0.2.1", "attacker")
+	})
+}
+
+func TestAThousandAddressesOfOne64CountAsOne(t *testing.T) {
+	tell(t, nil, func(s *story) {
+		reached := 0
+		for i := range 1000 {
+			reached += s.guesses(fmt.Sprintf("2001:db8::%x", i+1), fmt.Sprintf("user%d", i%5), 1)
+		}
+		if reached != 10 {
+			s.Errorf("%d reached the server, want 10", reached)
+		}
+		s.admits(from("2001:db8::ffff"), protocol.Banned)
+		s.admits(from("2001:db8:0:1::1"), protocol.Pass)
+	})
+}
+
+func TestUnknownRecipientsBanInTheScopeWhereTheyHappened(t *testing.T) {
+	tell(t, nil, func(s *story) {
+		rcpt := func(addr string, kind protocol.Kind, name string) protocol.Verdict {
+			return s.g.Report(mx(addr), "", protocol.Event{Kind: kind, Recipient: name}).Verdict
+		}
+		for i := range 34 {
+			s.want(rcpt("192.0.2.1", protocol.InvalidRcpt, fmt.Sprintf("nobody%d@example.test", i)), protocol.Pass)
+			s.want(rcpt("192.0.2.1", protocol.InvalidRcpt, "nobody0@example.test"), protocol.Pass)
+			s.want(rcpt("192.0.2.1", protocol.InvalidRcpt, "postmaster@example.test"), protocol.Pass)
+		}
+		s.want(rcpt("192.0.2.1", protocol.InvalidRcpt, "last@example.test"), protocol.Banned)
+		s.admits(mx("192.0.2.1"), protocol.Banned)
+		s.admits(from("192.0.2.1"), protocol.Pass)
+
+		// A big sender: one in ten is bad.
+		for i := range 100 {
+			for j := range 9 {
+				rcpt("192.0.2.2", protocol.GoodRcpt, fmt.Sprintf("good%d-%d@example.test", i, j))
+			}
+			s.want(rcpt("192.0.2.2", protocol.InvalidRcpt, fmt.Sprintf("bad%d@example.test", i)), protocol.Pass)
+		}
+		// Above five times the limit no share protects.
+		for i := 100; i < 174; i++ {
+			s.want(rcpt("192.0.2.2", protocol.InvalidRcpt, fmt.Sprintf("bad%d@example.test", i)), protocol.Pass)
+		}
+		s.want(rcpt("192.0.2.2", protocol.InvalidRcpt, "the-175th@example.test"), protocol.Banned)
+
+		// Nor against relaying.
+		for i := range 200 {
+			rcpt("192.0.2.3", protocol.GoodRcpt, fmt.Sprintf("good%d@example.test", i))
+		}
+		for range 11 {
+			s.want(rcpt("192.0.2.3", protocol.RelayDenied, "x@elsewhere.test"), protocol.Pass)
+		}
+		s.want(rcpt("192.0.2.3", protocol.RelayDenied, "x@elsewhere.test"), protocol.Banned)
+	})
+}
+
+func TestLoiterersAreBannedAtTheLimit(t *testing.T) {
+	tell(t, nil, func(s *story) {
+		for i := range 150 {
+			want := protocol.Pass
+			if i == 149 {
+				want = protocol.Banned
+			}
+			s.want(s.g.Report(from("192.0.2.1"), "", protocol.Event{Kind: protocol.Loitering}).Verdict, want)
+			time.Sleep(9 * time.Minute) // 150 in less than a day
+		}
+	})
+}
+
+func TestBansDoubleAndAreForgottenInTime(t *testing.T) {
+	tell(t, nil, func(s *story) {
+		lengths := []time.Duration{}
+		reached := []int{}
+		for range 4 {
+			reached = append(reached, s.guesses("192.0.2.1", "alice", 12))
+			b := s.g.Bans(BanFilter{})
+			if len(b) != 1 {
+				s.Fatalf("bans: %+v", b)
+			}
+			lengths = append(lengths, b[0].Until.Sub(b[0].Since))
+			time.Sleep(b[0].Until.Sub(time.Now()) + time.Hour + time.Second)
+		}
+		for i, want := range []time.Duration{time.Hour, 2 * time.Hour, 4 * time.Hour, 8 * time.Hour} {
+			if lengths[i] < want || lengths[i] > want*11/10 {
+				s.Errorf("ban %d lasted %v, want %v", i, lengths[i], want)
+			}
+		}
+		if want := []int{10, 5, 4, 2}; fmt.Sprint(reached) != fmt.Sprint(want) {
+			s.Errorf("guesses that reached the server before each ban: %v, want %v", reached, want)
+		}
+		time.Sleep(4 * 9 * time.Hour)
+		s.guesses("192.0.2.1", "alice", 12)
+		if b := s.g.Bans(BanFilter{}); len(b) != 1 || b[0].Count != 1 {
+			s.Errorf("after the history: %+v", b)
+		}
+	})
+}
+
+func TestUnbanClearsAllAndSaysWhat(t *testing.T) {
+	tell(t, nil, func(s *story) {
+		s.guesses("192.0.2.1", "alice", 12)
+		s.guesses("192.0.2.9", "bob", 3)
+		r, err := s.g.Unban(UnbanRequest{Target: "192.0.2.1"})
+		if err != nil || len(r.Bans) != 1 || r.Counters == 0 || r.Points == 0 {
+			s.Errorf("removed %+v, %v", r, err)
+		}
+		s.admits(from("192.0.2.1"), protocol.Pass)
+		if w, _ := s.g.Why("192.0.2.1"); len(w.Bans)+len(w.Past) != 0 {
+			s.Errorf("why: %+v", w)
+		}
+		if n := s.guesses("192.0.2.1", "carol", 12); n != 10 {
+			s.Errorf("%d guesses after the unban, want 10", n)
+		}
+		if w, _ := s.g.Why("192.0.2.9"); len(w.Scores) == 0 {
+			s.Error("another address lost its points")
+		}
+	})
+}
+
+func TestAllowBeatsBanAtOnce(t *testing.T) {
+	tell(t, nil, func(s *story) {
+		s.guesses("192.0.2.1", "alice", 12)
+		s.admits(from("192.0.2.1"), protocol.Banned)
+		if _, err := s.g.Allow(AllowRequest{Target: "192.0.2.0/28", For: Duration(time.Hour)}); err != nil {
+			s.Fatal(err)
+		}
+		s.admits(from("192.0.2.1"), protocol.Pass)
+		s.logsIn("192.0.2.1", "alice")
+		// Its failures still count for the login.
+		if n := s.guesses("192.0.2.1", "bob", 30); n != 20 {
+			s.Errorf("%d guesses, want the login's 20", n)
+		}
+		s.g.SetAllowedNames(map[string][]netip.Addr{"home.example.test": {netip.MustParseAddr("203.0.113.4")}})
+		if n := s.guesses("203.0.113.4", "carol", 15); n != 15 {
+			s.Errorf("%d guesses from an allowed name, want 15", n)
+		}
+		time.Sleep(59 * time.Minute)
+		if _, err := s.g.AddBan(BanRequest{Target: "192.0.2.0/24", For: Duration(2 * time.Hour)}); err != nil {
+			s.Fatal(err)
+		}
+		s.admits(mx("192.0.2.1"), protocol.Pass)
+		s.admits(mx("192.0.2.200"), protocol.Banned)
+		time.Sleep(time.Minute)
+		s.admits(mx("192.0.2.1"), protocol.Banned)
+	})
+}
+
+func TestSubscribersHearBeforeTheDecidingCallReturns(t *testing.T) {
+	tell(t, nil, func(s *story) {
+		var mu sync.Mutex
+		var heard []Change
+		s.g.Subscribe(func(c Change) {
+			mu.Lock()
+			defer mu.Unlock()
+			heard = append(heard, c)
+		})
+		changes := func() []Change {
+			mu.Lock()
+			defer mu.Unlock()
+			return slices.Clone(heard)
+		}
+		s.guesses("192.0.2.1", "alice", 9)
+		if c := changes(); len(c) != 0 {
+			s.Fatalf("heard %+v", c)
+		}
+		s.guesses("192.0.2.1", "alice", 1)
+		if c := changes(); len(c) != 1 || c[0].Kind != BanAdded || !c[0].Covers(from("192.0.2.1")) || c[0].Covers(mx("192.0.2.1")) {
+			s.Fatalf("heard %+v", c)
+		}
+		time.Sleep(time.Hour + 2*time.Second)
+		if c := changes(); len(c) != 2 || c[1].Kind != BanRemoved {
+			s.Fatalf("heard %+v", c)
+		}
+	})
+}

@@ -1,0 +1,124 @@
+package guard
+
+import "time"
+
+// A trickle lets a few strangers try a guarded login: in each interval one
+// ticket for anybody and one for networks known for some success. The moment
+// from which a ticket can be had is drawn at random, so that who hammers
+// fastest is not sure to have it. A network gets one ticket an interval, and
+// none for a day after it failed.
+type trickle struct {
+	interval int64    // the interval's number
+	from     [2]int64 // when each ticket can be had
+	taken    [2]bool
+	last     map[string]int64 // when a network had its last ticket
+	failed   map[string]int64 // when a network failed
+}
+
+// tickets of a trickle.
+const (
+	anybody = iota
+	knownNetwork
+)
+
+// draw tells whether the network gets a ticket now. random is in [0,1).
+func (t *trickle) draw(now int64, network string, known bool, random func() float64) bool {
+	every := trickleEvery.Milliseconds()
+	if n := now / every; n != t.interval || t.last == nil {
+		t.interval, t.taken = n, [2]bool{}
+		t.last = make(map[string]int64)
+		for i := range t.from {
+			// The last tenth is left out, or a ticket may come so late that
+			// nobody calls for it.
+			t.from[i] = n*every + int64(random()*0.9*float64(every))
+		}
+	}
+	if at, ok := t.failed[network]; ok {
+		if now-at < trickleBlocked.Milliseconds() {
+			return false
+		}
+		delete(t.failed, network)
+	}
+	if _, had := t.last[network]; had {
+		return false
+	}
+	kinds := []int{anybody}
+	if known {
+		kinds = []int{knownNetwork, anybody}
+	}
+	for _, i := range kinds {
+		if !t.taken[i] && now >= t.from[i] {
+			t.taken[i] = true
+			t.last[network] = now
+			return true
+		}
+	}
+	return false
+}
+
+// fail remembers that a network's ticket was used in vain.
+func (t *trickle) fail(now int64, network string) {
+	if t.failed == nil {
+		t.failed = make(map[string]int64)
+	}
+	if len(t.failed) >= maxTrickleNets {
+		oldest, at := "", now
+		for n, f := range t.failed {
+			if f <= at {
+				oldest, at = n, f
+			}
+		}
+		delete(t.failed, oldest)
+	}
+	t.failed[network] = now
+}
+
+// idle tells that there is nothing left to remember.
+func (t *trickle) idle(now int64) bool {
+	if now/trickleEvery.Milliseconds() == t.interval {
+		return false
+	}
+	for _, at := range t.failed {
+		if now-at < trickleBlocked.Milliseconds() {
+			return false
+		}
+	}
+	return true
+}
+
+func (l *memoryLedger) ticket(now time.Time, login, network string, known bool) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	t := l.trickles[login]
+	if t == nil {
+		if len(l.trickles) >= l.bounds.logins {
+			l.tidyTricklesLocked(now.UnixMilli())
+		}
+		t = &trickle{}
+		l.trickles[login] = t
+	}
+	return t.draw(now.UnixMilli(), network, known, l.random.Float64)
+}
+
+func (l *memoryLedger) ticketFailed(now time.Time, login, network string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if t := l.trickles[login]; t != nil {
+		t.fail(now.UnixMilli(), network)
+	}
+}
+
+// tidyTricklesLocked makes room: idle trickles first, else any.
+func (l *memoryLedger) tidyTricklesLocked(now int64) {
+	for login, t := range l.trickles {
+		if t.idle(now) {
+			delete(l.trickles, login)
+		}
+	}
+	for login := range l.trickles {
+		if len(l.trickles) < l.bounds.logins {
+			break
+		}
+		delete(l.trickles, login)
+	}
+}
