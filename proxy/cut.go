@@ -74,15 +74,15 @@ const cutsWait = 50 * time.Millisecond
 
 // cutBanned ends the connections that a new ban concerns: not those that are
 // logged in, nor the middle of a message, nor a credential that is with the
-// server (its reply decides), nor the one whose event is just being judged
-// (its own call tells it).
+// server (its reply decides), nor the one whose event is just being judged:
+// those end as soon as they may.
 func (s *Server) cutBanned(ch guard.Change) {
 	var cuts []<-chan struct{}
 	for _, c := range s.conns.within(ch.Prefix) {
-		if !ch.Covers(&c.origin) || c.authenticated.Load() || c.deciding.Load() {
+		if !ch.Covers(&c.origin) || c.authenticated.Load() {
 			continue
 		}
-		if !c.mayCut() {
+		if c.deciding.Load() || !c.mayCut() {
 			c.cutLater.Store(true)
 			continue
 		}

@@ -172,6 +172,7 @@ func TestInboundHeader(t *testing.T) {
 		return c.line()
 	}
 	const header = "PROXY TCP4 198.51.100.9 192.0.2.1 1 143\r\n"
+	const bad = "PROXY TCP4 198.51.100.11 192.0.2.1 1 143\r\n"
 	if got := login("127.0.0.20", header, "right"); !strings.HasPrefix(got, "a OK") {
 		t.Errorf("through the trusted peer: %q", got)
 	}
@@ -179,11 +180,11 @@ func TestInboundHeader(t *testing.T) {
 		t.Errorf("the server was told %s", got)
 	}
 	// The ban is on the client in the header, not on the peer.
-	login("127.0.0.20", header, "wrong")
+	login("127.0.0.20", bad, "wrong")
 	<-sources
 	b.waitFor("the ban", func() bool { return len(b.guard.Bans(guard.BanFilter{})) == 1 })
 	c := b.dial("127.0.0.20")
-	fmt.Fprint(c, header)
+	fmt.Fprint(c, bad)
 	if got := c.rest(); got != "" {
 		t.Errorf("the banned client was told %q", got)
 	}

@@ -99,10 +99,14 @@ func (c *conn) tellEvent(e protocol.Event) bool {
 	} else if len(c.events) < maxEvents {
 		c.events = append(c.events, protocol.Event{Kind: e.Kind})
 	}
+	login := ""
+	if c.authenticated.Load() {
+		login = c.login
+	}
 	c.deciding.Store(true)
-	d := c.service.server.guard.Report(&c.origin, c.login, e)
+	d := c.service.server.guard.Report(&c.origin, login, e)
 	c.deciding.Store(false)
-	return d.Verdict == protocol.Banned
+	return d.Verdict == protocol.Banned || c.cutLater.Load()
 }
 
 // notePhase publishes the conversation's phase. It is called with mu held

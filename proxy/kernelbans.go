@@ -63,45 +63,38 @@ func (s *filterSet) remove(key filterKey) {
 	}
 }
 
-// keys lists the networks; there should be few.
-func (s *filterSet) keys() []filterKey {
-	var list []filterKey
-	var key filterKey
-	var end bootTime
-	for i := s.trie.Iterate(); i.Next(&key, &end); {
-		list = append(list, key)
+// makeSets makes the tries that the services need and that are not there yet,
+// with what is in force. Changes that come meanwhile go before that.
+func (f *kernelFilter) makeSets(services []*service) error {
+	fresh, err := f.newSets(services)
+	if err != nil || len(fresh) == 0 {
+		return err
 	}
-	return list
-}
-
-// banSet gives the trie of a scope. A new one is filled with the bans in force;
-// changes that come meanwhile go before what the list says.
-func (f *kernelFilter) banSet(scope string) (*ebpf.Map, error) {
-	f.mu.Lock()
-	set := f.sets[scope]
-	if set != nil {
-		f.mu.Unlock()
-		return set.trie, nil
-	}
-	set, err := newFilterSet("reeve_bans")
-	if err != nil {
-		f.mu.Unlock()
-		return nil, err
-	}
-	f.sets[scope] = set
-	f.mu.Unlock()
-
-	var list []filterEntry
-	for _, b := range f.bans(guard.BanFilter{Scope: scope}) {
-		key, ok := newBanKey(b.Prefix)
-		if ok && b.Scope == scope && !b.Soft && !b.Simulated {
-			list = append(list, filterEntry{key, bootTimeOf(b.Until)})
+	lists := map[*filterSet][]filterEntry{}
+	f.inForce(func(ch guard.Change) {
+		set := f.allow
+		key, ok := newFilterKey(ch.Prefix)
+		if ch.Kind == guard.BanAdded {
+			set = fresh[ch.Scope]
+			ok = ok && !ch.Soft && !key.holdsIPv4(ch.Prefix)
+		}
+		if ok && set != nil && set.touched != nil {
+			lists[set] = append(lists[set], filterEntry{key, bootTimeOf(ch.Until)})
+		}
+	})
+	// Who is allowed is let through before anybody is dropped.
+	if f.allow.touched != nil {
+		if err := f.fill(f.allow, lists[f.allow]); err != nil {
+			return err
 		}
 	}
-	f.fill(set, list)
-	return set.trie, nil
+	for _, set := range fresh {
+		if err := f.fill(set, lists[set]); err != nil {
+			f.noteFull(set, err)
+		}
+	}
+	return nil
 }
-
 // fillAtOnce is how many entries are put in while changes have to wait: a few
 // milliseconds' worth.
 const fillAtOnce = 2048

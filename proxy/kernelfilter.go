@@ -28,8 +28,8 @@ const (
 
 // Enforce says how bans are enforced.
 type Enforce struct {
-	// KernelFilter is "auto" (default), "off" or "required". With it a banned
-	// client's connections time out; without it they are reset.
+	// KernelFilter is "auto", "off" or "required"; "" is "off". With it a
+	// banned client's connections time out; without it they are reset.
 	KernelFilter KernelFilter `toml:"kernel-filter"`
 }
 
@@ -39,7 +39,7 @@ func DefaultEnforce() Enforce { return Enforce{KernelFilter: KernelFilterAuto} }
 func (e *Enforce) normalize() error {
 	switch e.KernelFilter {
 	case "":
-		e.KernelFilter = KernelFilterAuto
+		e.KernelFilter = KernelFilterOff
 	case KernelFilterAuto, KernelFilterOff, KernelFilterRequired:
 	default:
 		return &ConfigError{Element{"enforce", 0, "kernel-filter"},
@@ -64,13 +64,9 @@ func (e *Enforce) normalize() error {
 // pinned: the kernel drops all of it when the process ends, however it ends.
 type kernelFilter struct {
 	log *slog.Logger
-	// bans and allowed are the guard's lists; they are not called with mu
-	// held.
-	bans    func(guard.BanFilter) []guard.Ban
-	allowed func() []guard.Allowed
-	stale   chan struct{} // asks for the allow entries to be read again
-
-	reading sync.Mutex // one reads the allow entries at a time
+	// inForce tells the bans and allow entries that are in force; it is not
+	// called with mu held.
+	inForce func(func(guard.Change))
 
 	mu      sync.Mutex
 	state   string // "on", "off" or "unavailable"
@@ -86,11 +82,9 @@ const (
 	filterUnavailable = "unavailable"
 )
 
-func newKernelFilter(bans func(guard.BanFilter) []guard.Ban, allowed func() []guard.Allowed, log *slog.Logger) *kernelFilter {
-	return &kernelFilter{
-		log: log, bans: bans, allowed: allowed, stale: make(chan struct{}, 1),
-		state: filterOff, sets: map[string]*filterSet{}, dropped: map[string]*ebpf.Map{},
-	}
+func newKernelFilter(inForce func(func(guard.Change)), log *slog.Logger) *kernelFilter {
+	return &kernelFilter{log: log, inForce: inForce,
+		state: filterOff, sets: map[string]*filterSet{}, dropped: map[string]*ebpf.Map{}}
 }
 
 // A filterPlan is a configuration's part of the filter, made ready.
@@ -114,21 +108,30 @@ func (f *kernelFilter) prepare(mode KernelFilter, services []*service) (filterPl
 	if mode == KernelFilterOff {
 		return filterPlan{state: filterOff}, nil
 	}
-	p := filterPlan{state: filterOn, programs: map[string]*ebpf.Program{}}
+	programs, err := f.programs(services)
+	switch {
+	case err == nil:
+		return filterPlan{state: filterOn, programs: programs}, nil
+	case mode == KernelFilterRequired:
+		return filterPlan{}, &ConfigError{Element{"enforce", 0, "kernel-filter"}, filterHint(err).Error()}
+	}
+	return filterPlan{state: filterUnavailable, reason: filterHint(err)}, nil
+}
+
+func (f *kernelFilter) programs(services []*service) (map[string]*ebpf.Program, error) {
+	if err := f.makeSets(services); err != nil {
+		return nil, err
+	}
+	p := filterPlan{programs: map[string]*ebpf.Program{}}
 	for _, svc := range services {
 		program, err := f.program(svc)
-		if err == nil {
-			p.programs[svc.Name] = program
-			continue
+		if err != nil {
+			p.close()
+			return nil, err
 		}
-		p.close()
-		err = filterHint(err)
-		if mode == KernelFilterRequired {
-			return filterPlan{}, &ConfigError{Element{"enforce", 0, "kernel-filter"}, err.Error()}
-		}
-		return filterPlan{state: filterUnavailable, reason: err}, nil
+		p.programs[svc.Name] = program
 	}
-	return p, nil
+	return p.programs, nil
 }
 
 // filterHint adds what to do about it.
@@ -151,7 +154,6 @@ func (f *kernelFilter) enter(p filterPlan, services []*service, listeners map[st
 	f.state, f.reason = p.state, p.reason
 	f.mu.Unlock()
 	f.keep(services)
-	f.recheckAllowed()
 	switch {
 	case p.state == was:
 	case p.state == filterUnavailable:
@@ -164,11 +166,9 @@ func (f *kernelFilter) enter(p filterPlan, services []*service, listeners map[st
 // program makes the program of one service. It drops who is banned in every
 // scope, in the service's, or on the service itself.
 func (f *kernelFilter) program(svc *service) (*ebpf.Program, error) {
-	allow, err := f.allowSet()
-	if err != nil {
-		return nil, err
-	}
-	spec := filterSpec{pass: []*ebpf.Map{allow}}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	spec := filterSpec{pass: []*ebpf.Map{f.allow.trie}}
 	if prefixes, err := parsePrefixes(svc.TrustedProxies); err != nil {
 		return nil, err
 	} else if len(prefixes) > 0 {
@@ -187,15 +187,17 @@ func (f *kernelFilter) program(svc *service) (*ebpf.Program, error) {
 		spec.pass = append(spec.pass, trusted.trie)
 	}
 	for _, scope := range scopesOf(svc) {
-		set, err := f.banSet(scope)
+		spec.bans = append(spec.bans, f.sets[scope].trie)
+	}
+	// The counter outlives a reload.
+	if f.dropped[svc.Name] == nil {
+		tally, err := newTally()
 		if err != nil {
-			return nil, err
+			return nil, fmt.Errorf("make counter: %w", err)
 		}
-		spec.bans = append(spec.bans, set)
+		f.dropped[svc.Name] = tally
 	}
-	if spec.dropped, err = f.tally(svc.Name); err != nil {
-		return nil, err
-	}
+	spec.dropped = f.dropped[svc.Name]
 	return spec.load()
 }
 
@@ -204,21 +206,6 @@ func scopesOf(svc *service) []string {
 	scopes := []string{"all", svc.Scope, svc.Name}
 	slices.Sort(scopes)
 	return slices.Compact(scopes)
-}
-
-// tally gives a listener's counter, which outlives a reload.
-func (f *kernelFilter) tally(listener string) (*ebpf.Map, error) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if m := f.dropped[listener]; m != nil {
-		return m, nil
-	}
-	m, err := newTally()
-	if err != nil {
-		return nil, fmt.Errorf("make counter: %w", err)
-	}
-	f.dropped[listener] = m
-	return m, nil
 }
 
 // attach puts a program on a listening socket, in place of the one before it,

@@ -112,13 +112,22 @@ func (b *bed) addr() string { return b.server.Addresses()["test"].String() }
 // dial connects as a client from a loopback address of its own.
 func (b *bed) dial(from string) *client {
 	b.t.Helper()
-	d := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(from)}}
-	c, err := d.Dial("tcp", b.addr())
+	c, err := b.tryDial(from)
 	if err != nil {
 		b.t.Fatal(err)
 	}
+	return c
+}
+
+// tryDial is dial for who may be refused.
+func (b *bed) tryDial(from string) (*client, error) {
+	d := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(from)}}
+	c, err := d.Dial("tcp", b.addr())
+	if err != nil {
+		return nil, err
+	}
 	b.t.Cleanup(func() { c.Close() })
-	return newClient(b.t, c)
+	return newClient(b.t, c), nil
 }
 
 // waitFor polls a condition.

@@ -88,8 +88,11 @@ func TestConnectionsAreBounded(t *testing.T) {
 		from string
 		ok   bool
 	}{{"127.0.2.5", true}, {"127.0.2.5", true}, {"127.0.2.5", false}, {"127.0.2.6", true}, {"127.0.2.7", false}} {
-		c := b.dial(test.from)
-		if got := c.line(); strings.HasPrefix(got, "* OK") != test.ok {
+		got := ""
+		if c, err := b.tryDial(test.from); err == nil { // a reset may be as early as that
+			got = c.line()
+		}
+		if strings.HasPrefix(got, "* OK") != test.ok {
 			t.Errorf("%s: got %q", test.from, got)
 		}
 	}
