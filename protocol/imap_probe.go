@@ -55,7 +55,7 @@ func (p *imapProber) greeted(line []byte, tag string, r reply) ProbeStep {
 	if p.set.StartTLS {
 		p.greeting = []byte("* OK " + r.text + "\r\n")
 	}
-	p.noteText(r.text)
+	p.offer.Host, p.offer.Family = greetingFacts(r.text)
 	switch {
 	case p.set.StartTLS:
 		return p.ask("a", "STARTTLS")
@@ -68,22 +68,6 @@ func (p *imapProber) greeted(line []byte, tag string, r reply) ProbeStep {
 func (p *imapProber) ask(tag, command string) ProbeStep {
 	p.tag = tag
 	return ProbeStep{Send: []byte(tag + " " + command + "\r\n")}
-}
-
-// noteText learns what a greeting tells: the make, and the host name if its
-// first word is one.
-func (p *imapProber) noteText(text string) {
-	lower := strings.ToLower(text)
-	for _, family := range []string{"dovecot", "cyrus", "courier", "stalwart", "exchange"} {
-		if strings.Contains(lower, family) {
-			p.offer.Family = family
-			break
-		}
-	}
-	first, _, _ := strings.Cut(text, " ")
-	if strings.Contains(strings.Trim(first, "."), ".") && validIMAPTag([]byte(first)) {
-		p.offer.Host = first
-	}
 }
 
 func (p *imapProber) untagged(line []byte, r reply) ProbeStep {

@@ -48,7 +48,7 @@ type Protocol struct {
 }
 
 // All lists the protocols that a listener may name.
-var All = []*Protocol{smtp, submission, imap}
+var All = []*Protocol{smtp, submission, imap, pop3}
 
 // Lookup returns the protocol of that name, or nil.
 func Lookup(name string) *Protocol {
