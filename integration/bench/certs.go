@@ -17,7 +17,8 @@ import (
 )
 
 // The certificates of a run, by the base of their names: base.pem, base.key,
-// and base.both with the key behind the certificate, as HAProxy wants it.
+// and base.both with the key behind the certificate, as HAProxy wants it. Each
+// is for base.example.test.
 const (
 	certECDSA = "ecdsa"
 	certRSA   = "rsa"
@@ -42,8 +43,8 @@ func makeCertificates(dir string) error {
 func writeCertificate(base string, key crypto.Signer) error {
 	template := &x509.Certificate{
 		SerialNumber: big.NewInt(1),
-		Subject:      pkix.Name{CommonName: "mx.example.test"},
-		DNSNames:     []string{"mx.example.test"},
+		Subject:      pkix.Name{CommonName: filepath.Base(base) + ".example.test"},
+		DNSNames:     []string{filepath.Base(base) + ".example.test"},
 		NotBefore:    time.Now().Add(-time.Hour),
 		NotAfter:     time.Now().Add(48 * time.Hour),
 	}

@@ -54,6 +54,9 @@ func drive(ctx context.Context, n int, addr string, work worker, window time.Dur
 	}
 	s, err := t.sample(ctx, n, window, pids, faults)
 	t.stop.Store(true)
+	if err != nil {
+		cancel() // The others may hang.
+	}
 	ended := make(chan struct{})
 	go func() { group.Wait(); close(ended) }()
 	select {
@@ -156,14 +159,14 @@ func choosePortLate(_, _ string, raw syscall.RawConn) error {
 	return errors.Join(ctl, err)
 }
 
-// clientTLS is what the clients offer: the key exchange and record sizes of
-// OpenSSL 3.0, which is what most mail clients and servers have today. groups
-// overrides the key exchange.
-func clientTLS(groups ...tls.CurveID) *tls.Config {
-	if len(groups) == 0 {
-		groups = []tls.CurveID{tls.X25519}
-	}
+// clientTLS is what the clients offer: the key exchange and the record sizes
+// of OpenSSL 3.0, which most mail clients and servers have today. kind is the
+// kind of certificate to ask for, groups come before OpenSSL's.
+func clientTLS(kind string, groups ...tls.CurveID) *tls.Config {
+	// TLS 1.2 needs the certificate's curve in the list, too.
+	groups = append(groups, tls.X25519, tls.CurveP256)
 	return &tls.Config{
+		ServerName:                  kind + ".example.test",
 		InsecureSkipVerify:          true, // Verifying would only slow us.
 		CurvePreferences:            groups,
 		DynamicRecordSizingDisabled: true,

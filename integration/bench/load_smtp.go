@@ -56,6 +56,7 @@ func mailConnection(ctx context.Context, from int, addr string, secure *tls.Conf
 		if err != nil {
 			return err
 		}
+		// next has flushed everything before.
 		if _, err := c.c.Write(body); err != nil {
 			return err
 		}

@@ -2,7 +2,6 @@ package main
 
 import (
 	"bytes"
-	"encoding/json"
 	"fmt"
 	"net/http"
 	"os"
@@ -30,6 +29,9 @@ connections = 9500
 [[certificate]]
 cert = "@ECDSA@.pem"
 key = "@ECDSA@.key"
+[[certificate]]
+cert = "@RSA@.pem"
+key = "@RSA@.key"
 [[upstream]]
 name = "smtp"
 addresses = ["127.0.0.1:@B_SMTP@"]
@@ -62,10 +64,14 @@ address = "127.0.0.1:@IMAPS@"
 protocol = "imap"
 tls = "implicit"
 upstream = "imap"
+[[listener]]
+name = "imapsrsa"
+address = "127.0.0.1:@IMAPSRSA@"
+protocol = "imap"
+tls = "implicit"
+upstream = "imap"
 `
 
-// rsaConfig is what differs in the instance that has an RSA key. A certificate
-// belongs to no listener, so the key is another instance's.
 func (b *bench) startMailreeve(s *setup) (*process, error) {
 	if s.store == "" {
 		s.store = s.file("store")
@@ -118,5 +124,3 @@ func buildMailreeve(to string) error {
 	}
 	return nil
 }
-
-var _ = json.Valid

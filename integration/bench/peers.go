@@ -19,20 +19,24 @@ defaults
   timeout connect 5s
   timeout client 1h
   timeout server 1h
-  tcp-request connection reject if { src @BANNED@ }
 listen smtp
+  tcp-request connection reject if { src @BANNED@ }
   bind 127.0.0.1:@SMTP@
   server s 127.0.0.1:@B_SMTP@ send-proxy-v2
 listen smtps
+  tcp-request connection reject if { src @BANNED@ }
   bind 127.0.0.1:@SMTPS@ ssl crt @ECDSA@.both
   server s 127.0.0.1:@B_SMTP@ send-proxy-v2-ssl
 listen imap
+  tcp-request connection reject if { src @BANNED@ }
   bind 127.0.0.1:@IMAP@
   server s 127.0.0.1:@B_IMAP@ send-proxy-v2
 listen imaps
+  tcp-request connection reject if { src @BANNED@ }
   bind 127.0.0.1:@IMAPS@ ssl crt @ECDSA@.both
   server s 127.0.0.1:@B_IMAP@ send-proxy-v2-ssl
 listen imapsrsa
+  tcp-request connection reject if { src @BANNED@ }
   bind 127.0.0.1:@IMAPSRSA@ ssl crt @RSA@.both
   server s 127.0.0.1:@B_IMAP@ send-proxy-v2-ssl
 `
@@ -52,12 +56,13 @@ worker_rlimit_nofile 20000;
 events { worker_connections 20000; }
 `
 
-const nginxStreamConfig = `load_module modules/ngx_stream_module.so;
+const nginxStreamConfig = `load_module /usr/lib/nginx/modules/ngx_stream_module.so;
 ` + nginxMain + `
 stream {
   proxy_protocol on;
   proxy_timeout 1h;
   @DENY@
+  ssl_protocols TLSv1.2 TLSv1.3;
   ssl_certificate @ECDSA@.pem;
   ssl_certificate_key @ECDSA@.key;
   server { listen 127.0.0.1:@SMTP@; proxy_pass 127.0.0.1:@B_SMTP@; }
@@ -76,7 +81,7 @@ func startNginxStream(s *setup) (*process, error) {
 	return launch(s.file("log"), exec.Command("nginx", "-p", s.dir, "-e", s.file("log"), "-c", s.file("nginx.conf")))
 }
 
-const nginxMailConfig = `load_module modules/ngx_mail_module.so;
+const nginxMailConfig = `load_module /usr/lib/nginx/modules/ngx_mail_module.so;
 ` + nginxMain + `
 mail {
   server_name mx.example.test;
@@ -87,6 +92,7 @@ mail {
   xclient off;
   smtp_auth none;
   smtp_capabilities PIPELINING "SIZE 52428800" 8BITMIME;
+  ssl_protocols TLSv1.2 TLSv1.3;
   ssl_certificate @ECDSA@.pem;
   ssl_certificate_key @ECDSA@.key;
   server { listen 127.0.0.1:@SMTP@; protocol smtp; }
@@ -135,7 +141,7 @@ disable_plaintext_auth = no
 auth_mechanisms = plain
 passdb {
   driver = static
-  args = proxy=y host=127.0.0.1 port=@B_IMAP@ proxy_timeout=10 nopassword=y
+  args = proxy=y host=127.0.0.1 port=@B_PLAIN@ proxy_timeout=10 nopassword=y
 }
 service imap-login {
   service_count = 0
@@ -184,6 +190,7 @@ func (s *setup) write(name, text string) error {
 		"@IMAP@", fmt.Sprint(s.port(imap)), "@IMAPS@", fmt.Sprint(s.port(imaps)),
 		"@IMAPSRSA@", fmt.Sprint(s.port(imapsRSA)),
 		"@B_SMTP@", fmt.Sprint(s.backend.SMTPHeader), "@B_IMAP@", fmt.Sprint(s.backend.IMAPHeader),
+		"@B_PLAIN@", fmt.Sprint(s.backend.IMAP), // Dovecot's proxy has no PROXY header.
 		"@BANNED@", strings.Join(banned, " "), "@DENY@", "deny "+strings.Join(banned, "; deny ")+";",
 		"@METRICS@", s.metrics(), "@STORE@", s.store,
 	).Replace(text)

@@ -11,7 +11,6 @@ import (
 	"net"
 	"os"
 	"strings"
-	"sync"
 	"sync/atomic"
 )
 
@@ -153,9 +152,6 @@ func readProxyHeader(c net.Conn) error {
 	return nil
 }
 
-// buffers are what the talks read with while data comes.
-var buffers = sync.Pool{New: func() any { b := make([]byte, 64<<10); return &b }}
-
 // smtp is one SMTP connection.
 func (s *dummyServer) smtp(c net.Conn) error {
 	l := newLines(c)
@@ -182,7 +178,7 @@ func (s *dummyServer) smtp(c net.Conn) error {
 				err = l.write("250 2.0.0 Ok: queued\r\n")
 			}
 		case "QUIT":
-			return l.write("221 2.0.0 Bye\r\n")
+			return errors.Join(l.write("221 2.0.0 Bye\r\n"), l.flush())
 		default:
 			err = l.write("250 2.0.0 Ok\r\n")
 		}
