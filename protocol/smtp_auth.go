@@ -236,7 +236,8 @@ func (c *smtpConversation) authReply(data []byte) Step {
 	if r.code[0] == '3' && r.code != "334" {
 		return c.serverFault("server's answer to AUTH is none")
 	}
-	c.auth, c.pending = nil, c.pending[1:]
+	c.auth = nil
+	c.answered(r)
 	c.halfDone = r.code == "334"
 	step := Step{Take: n, Forward: true}
 	m := c.table.lookup("smtp", "AUTH", r)

@@ -86,6 +86,8 @@ func smtpCommandOf(line []byte) (cmd smtpCommand, ok bool) {
 	switch cmd.verb {
 	case cmdMail, cmdRcpt:
 		cmd.said = smtpPath(cmd.args)
+	case cmdVrfy:
+		cmd.said = address(cmd.args)
 	case cmdEhlo, cmdHelo:
 		cmd.said = strings.ToLower(string(cmd.args[:min(len(cmd.args), maxRcpt)]))
 	}
@@ -108,14 +110,19 @@ func isSMTPWord(word []byte) bool {
 	return true
 }
 
-// smtpPath gives the address in "TO:<address> parameters", lower case and
-// bounded.
+// smtpPath gives the address in "TO:<address> parameters".
 func smtpPath(args []byte) string {
 	_, path, ok := bytes.Cut(args, []byte{':'})
 	if !ok {
 		return ""
 	}
-	path = bytes.TrimLeft(path, " \t")
+	return address(bytes.TrimLeft(path, " \t"))
+}
+
+// address gives an address that may stand in angle brackets and have
+// parameters behind it: lower case, bounded, without a source route (RFC 5321
+// appendix C).
+func address(path []byte) string {
 	if len(path) > 0 && path[0] == '<' {
 		path = path[1:]
 		if end := closingBracket(path); end >= 0 {
@@ -123,6 +130,11 @@ func smtpPath(args []byte) string {
 		}
 	} else if end := bytes.IndexAny(path, " \t"); end >= 0 {
 		path = path[:end]
+	}
+	if len(path) > 0 && path[0] == '@' {
+		if _, last, ok := bytes.Cut(path, []byte{':'}); ok {
+			path = last
+		}
 	}
 	return strings.ToLower(string(path[:min(len(path), maxRcpt)]))
 }

@@ -26,7 +26,7 @@ func (c *smtpConversation) Server(data []byte) Step {
 	switch c.pending[0].verb {
 	case cmdEhlo, cmdHelo:
 		return c.helloReply(data)
-	case cmdMail, cmdRcpt, cmdData, cmdBdat, cmdBdatLast, cmdMessage:
+	case cmdMail, cmdRcpt, cmdVrfy, cmdData, cmdBdat, cmdBdatLast, cmdMessage:
 		return c.decidingReply(data)
 	}
 	return c.passLine(data)
@@ -158,6 +158,15 @@ func (c *smtpConversation) replyEvent(command string, r reply, said string) []Ev
 	}
 }
 
+// answered takes the oldest command off the queue: r is its reply. After a 421
+// the server closes (RFC 5321 section 3.8); nothing more needs to be said.
+func (c *smtpConversation) answered(r reply) smtpCommand {
+	head := c.pending[0]
+	c.pending = append(c.pending[:0], c.pending[1:]...)
+	c.stray = c.stray || r.code == "421"
+	return head
+}
+
 // passLine passes one line of a reply that decides nothing.
 func (c *smtpConversation) passLine(data []byte) Step {
 	line, size := replyLine(data)
@@ -174,8 +183,7 @@ func (c *smtpConversation) passLine(data []byte) Step {
 		return step
 	}
 	r, _, _ := readSMTPReply(data[:size])
-	verb := c.pending[0].verb
-	c.pending = c.pending[1:]
+	verb := c.answered(r).verb
 	if verb == cmdQuit {
 		step.Do, step.Why = End, "client quit"
 		return step
@@ -188,7 +196,7 @@ func (c *smtpConversation) passLine(data []byte) Step {
 		c.rcpts = nil
 	}
 	step.Events = c.replyEvent("*", r, "")
-	if len(step.Events) == 0 && (r.code == "500" || r.code == "502") {
+	if verb == cmdOther && len(step.Events) == 0 && (r.code == "500" || r.code == "502") {
 		step.Events = c.noise(BadCommand, r.label())
 	}
 	return step
@@ -200,8 +208,7 @@ func (c *smtpConversation) helloReply(data []byte) Step {
 	if step, done := c.unread(state); done {
 		return step
 	}
-	head := c.pending[0]
-	c.pending = c.pending[1:]
+	head := c.answered(r)
 	if r.code[0] != '2' {
 		return Step{Take: n, Forward: true, Events: c.replyEvent("EHLO", r, head.said)}
 	}
@@ -214,14 +221,13 @@ func (c *smtpConversation) helloReply(data []byte) Step {
 	return Step{Take: n, Forward: true}
 }
 
-// decidingReply passes the reply to a command of a mail transaction.
+// decidingReply passes the reply to a command that concerns a mail transaction.
 func (c *smtpConversation) decidingReply(data []byte) Step {
 	r, n, state := readSMTPReply(data)
 	if step, done := c.unread(state); done {
 		return step
 	}
-	head := c.pending[0]
-	c.pending = c.pending[1:]
+	head := c.answered(r)
 	step := Step{Take: n, Forward: true}
 	good := r.code[0] == '2'
 	switch head.verb {
@@ -234,6 +240,9 @@ func (c *smtpConversation) decidingReply(data []byte) Step {
 		}
 	case cmdRcpt:
 		c.rcptReply(&step, head.said, r)
+	case cmdVrfy:
+		// It asks for the same thing as RCPT.
+		step.Events = rcptEvents(c.replyEvent("RCPT", r, head.said), head.said)
 	case cmdData:
 		if r.code == "354" {
 			c.inData = true
@@ -262,10 +271,15 @@ func (c *smtpConversation) rcptReply(step *Step, rcpt string, r reply) {
 		}
 		return
 	}
-	step.Events = c.replyEvent("RCPT", r, rcpt)
-	for i := range step.Events {
-		step.Events[i].Recipient = rcpt
+	step.Events = rcptEvents(c.replyEvent("RCPT", r, rcpt), rcpt)
+}
+
+// rcptEvents names the recipient in events about it.
+func rcptEvents(events []Event, rcpt string) []Event {
+	for i := range events {
+		events[i].Recipient = rcpt
 	}
+	return events
 }
 
 // messageReply settles a whole message.
