@@ -31,6 +31,7 @@ type Config struct {
 	Guard        guard.Config        `toml:"guard"`
 	Timeouts     proxy.Timeouts      `toml:"timeouts"`
 	Limits       proxy.Limits        `toml:"limits"`
+	Enforce      proxy.Enforce       `toml:"enforce"`
 	Replies      []protocol.ReplyRow `toml:"reply"`
 }
 
@@ -72,6 +73,7 @@ func defaultConfig() Config {
 		Guard:    guard.DefaultConfig(),
 		Timeouts: proxy.DefaultTimeouts(),
 		Limits:   proxy.DefaultLimits(),
+		Enforce:  proxy.DefaultEnforce(),
 	}
 }
 
@@ -284,7 +286,7 @@ func (c *Config) check() error {
 	if err := p.Normalize(); err != nil {
 		return err
 	}
-	c.Upstreams, c.Listeners = p.Upstreams, p.Listeners
+	c.Upstreams, c.Listeners, c.Enforce = p.Upstreams, p.Listeners, p.Enforce
 	if err := c.Store.Validate(); err != nil {
 		return storeFault(err)
 	}
@@ -359,6 +361,7 @@ func (c *Config) proxyConfig() proxy.Config {
 		Listeners:    c.Listeners,
 		Timeouts:     c.Timeouts,
 		Limits:       c.Limits,
+		Enforce:      c.Enforce,
 		Rows:         c.Replies,
 	}
 }

@@ -9,6 +9,8 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+
+	"mailreeve/protocol"
 )
 
 // goodConfig is about the least that a configuration has.
@@ -26,11 +28,16 @@ upstream = "imap"
 `
 
 // TestBadConfigs reads each file in testdata/bad. Its first lines, "# want: ",
-// are the error that it must give, line by line.
+// are the error that it must give, line by line; {protocols} are those there
+// are.
 func TestBadConfigs(t *testing.T) {
 	files, err := filepath.Glob("testdata/bad/*.toml")
 	if err != nil || len(files) < 20 {
 		t.Fatalf("testdata/bad has %d files, %v", len(files), err)
+	}
+	var protocols []string
+	for _, p := range protocol.All {
+		protocols = append(protocols, p.Name)
 	}
 	for _, file := range files {
 		t.Run(strings.TrimSuffix(filepath.Base(file), ".toml"), func(t *testing.T) {
@@ -44,6 +51,7 @@ func TestBadConfigs(t *testing.T) {
 				if !is {
 					break
 				}
+				w = strings.ReplaceAll(w, "{protocols}", strings.Join(protocols, ", "))
 				want = append(want, strings.TrimSpace(w))
 			}
 			_, err = parseConfig("config.toml", string(text))

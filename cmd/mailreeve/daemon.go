@@ -62,8 +62,38 @@ func start(ctx context.Context, file string, c *Config, log *slog.Logger, level 
 	return d, nil
 }
 
-// open is start's list of what there is to open, in order.
-func (d *daemon) open(ctx, beside context.Context) error {
+// open is start's list of what there is to open, in order. The admin socket
+// comes first because it tells best that another mailreeve runs already.
+func (d *daemon) open(ctx, beside context.Context) (err error) {
+	admin, err := listenAdmin(ctx, d.config.Admin.Socket)
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if err != nil {
+			admin.Close()
+		}
+	}()
+	if err := d.openGuard(ctx, beside); err != nil {
+		return err
+	}
+	if d.proxy, err = proxy.New(d.config.proxyConfig(), d.guard, d.log); err != nil {
+		return err
+	}
+	d.metrics = newMetrics(d.guard, d.proxy)
+	d.serveHTTP(beside, admin, d.api())
+	if d.config.Admin.Metrics != "" {
+		l, err := net.Listen("tcp", d.config.Admin.Metrics)
+		if err != nil {
+			return fmt.Errorf("admin.metrics: %w", err)
+		}
+		d.serveHTTP(beside, l, d.metrics.handler(d))
+	}
+	return withPortHint(d.proxy.Listen())
+}
+
+// openGuard opens the guard and has the names of its allow list resolved.
+func (d *daemon) openGuard(ctx, beside context.Context) error {
 	opt, err := guardOptions(ctx, d.config)
 	if err != nil {
 		return err
@@ -75,24 +105,7 @@ func (d *daemon) open(ctx, beside context.Context) error {
 	d.names = newResolver(d.guard.SetAllowedNames, d.log)
 	d.names.watch(d.config.Guard.AllowedNames())
 	d.running.Go(func() { d.names.run(beside) })
-
-	if d.proxy, err = proxy.New(d.config.proxyConfig(), d.guard, d.log); err != nil {
-		return err
-	}
-	d.metrics = newMetrics(d.guard, d.proxy)
-	admin, err := listenAdmin(ctx, d.config.Admin.Socket)
-	if err != nil {
-		return err
-	}
-	d.serveHTTP(beside, admin, d.api())
-	if d.config.Admin.Metrics != "" {
-		l, err := net.Listen("tcp", d.config.Admin.Metrics)
-		if err != nil {
-			return fmt.Errorf("admin.metrics: %w", err)
-		}
-		d.serveHTTP(beside, l, d.metrics.handler(d))
-	}
-	return withPortHint(d.proxy.Listen())
+	return nil
 }
 
 // withPortHint adds what to do to an error about a port below 1024.

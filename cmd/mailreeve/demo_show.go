@@ -29,8 +29,10 @@ import (
 const (
 	attackerAddress = "127.0.0.66"
 	attackers       = 40
-	// patience bounds each dialogue of the show.
+	// patience bounds each dialogue of the show, knock the wait for a
+	// connection: the kernel filter lets a banned address wait for ever.
 	patience = 20 * time.Second
+	knock    = 2 * time.Second
 )
 
 // show plays the three acts. It stops at the first that does not go as it
@@ -69,15 +71,13 @@ func (d *demo) connect(ctx context.Context, from, to string) (*dialogue, error) 
 		return nil, err
 	}
 	roots.AppendCertsFromPEM(cert)
-	dialer := tls.Dialer{
-		NetDialer: &net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(from)}, Timeout: patience},
-		Config:    &tls.Config{RootCAs: roots, ServerName: "localhost"},
-	}
-	c, err := dialer.DialContext(ctx, "tcp", to)
+	dialer := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(from)}, Timeout: knock}
+	raw, err := dialer.DialContext(ctx, "tcp", to)
 	if err != nil {
 		return nil, err
 	}
-	if err := c.SetDeadline(time.Now().Add(patience)); err != nil {
+	c := tls.Client(raw, &tls.Config{RootCAs: roots, ServerName: "localhost"})
+	if err := errors.Join(c.SetDeadline(time.Now().Add(patience)), c.HandshakeContext(ctx)); err != nil {
 		c.Close()
 		return nil, err
 	}
@@ -162,7 +162,7 @@ type guess int
 const (
 	guessAnswered guess = iota // the server's own refusal came back
 	guessCut                   // the connection was ended with a last word
-	guessDropped               // the connection was refused or ended without a word
+	guessDropped               // there was no connection, or it ended without a word
 )
 
 // attack sends wrong passwords over many connections at once, and shows what
@@ -187,9 +187,10 @@ func (d *demo) attack(ctx context.Context) error {
 	for _, end := range ends {
 		tally[end]++
 	}
-	d.in.printf("    %d answered by the server, %d cut off with a last word, %d dropped without one\n",
-		tally[guessAnswered], tally[guessCut], tally[guessDropped])
 	d.in.printf("    the server behind saw %d guesses; the limit is %d\n", d.server.guesses.Load()-before, demoGuesses)
+	d.in.printf("    the attacker saw %d refusals: the one that led to the ban was kept from it,\n", tally[guessAnswered])
+	d.in.printf("    as the ban stood before; %d connections were cut with a last word, %d without\n",
+		tally[guessCut], tally[guessDropped])
 	bans := d.daemon.guard.Bans(guard.BanFilter{})
 	if len(bans) == 0 {
 		return errors.New("attack: no ban fell, which it must")
@@ -203,7 +204,11 @@ func (d *demo) attack(ctx context.Context) error {
 	if again != guessDropped {
 		return errors.New("attack: the banned address was let in again, which it must not")
 	}
-	d.in.printf("\n    %s connects again: dropped at accept, no byte sent\n", attackerAddress)
+	how := "dropped at accept, no byte sent"
+	if d.daemon.proxy.Status().KernelFilter.State == "on" {
+		how = "the kernel drops its packets, it does not even get a connection"
+	}
+	d.in.printf("\n    %s connects again: %s\n", attackerAddress, how)
 	return nil
 }
 
@@ -234,8 +239,13 @@ func cutOr(reply string, err error) (guess, error) {
 	return droppedOr(err)
 }
 
-// droppedOr tells the end of a banned connection from other errors.
+// droppedOr tells the end of a banned connection from other errors. No answer
+// at all is the kernel filter's way.
 func droppedOr(err error) (guess, error) {
+	var network *net.OpError
+	if errors.As(err, &network) && network.Op == "dial" && network.Timeout() {
+		return guessDropped, nil
+	}
 	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, syscall.ECONNRESET) ||
 		errors.Is(err, syscall.EPIPE) || errors.Is(err, syscall.ECONNREFUSED) {
 		return guessDropped, nil

@@ -21,10 +21,12 @@ func (in *invocation) showStatus(s statusAnswer) {
 	}
 	in.printf("open       %s, %d logged in\n", count(s.Proxy.Connections, "connection", "connections"), s.Proxy.Authenticated)
 	in.showGuard(s.Guard)
+	in.showFilter(s.Proxy.KernelFilter)
 	in.printf("\n")
-	rows := [][]string{{"LISTENER", "ADDRESS", "PROTOCOL", "SCOPE", "OPEN"}}
+	rows := [][]string{{"LISTENER", "ADDRESS", "PROTOCOL", "SCOPE", "OPEN", "DROPPED SYNS"}}
 	for _, l := range s.Proxy.Listeners {
-		rows = append(rows, []string{l.Name, l.Address, l.Protocol, l.Scope, strconv.Itoa(l.Connections)})
+		rows = append(rows, []string{l.Name, l.Address, l.Protocol, l.Scope,
+			strconv.Itoa(l.Connections), strconv.FormatUint(l.DroppedSYNs, 10)})
 	}
 	in.table(rows)
 	in.printf("\n")
@@ -61,6 +63,17 @@ func (in *invocation) showGuard(g guard.Status) {
 	in.printf("store      %s %s, %d records, %s\n", g.Store.Kind, g.Store.Path, g.Store.Records, store)
 	if g.Store.Recovered != "" {
 		in.printf("           %s\n", g.Store.Recovered)
+	}
+}
+
+func (in *invocation) showFilter(f proxy.KernelFilterStatus) {
+	switch {
+	case f.State == "on":
+		in.printf("kernel     drops the banned before accept, %s\n", count(f.Entries, "entry", "entries"))
+	case f.Reason != "":
+		in.printf("kernel     filter %s: %s\n", f.State, f.Reason)
+	default:
+		in.printf("kernel     filter %s\n", f.State)
 	}
 }
 
