@@ -47,25 +47,32 @@ func (c Change) Covers(o *Origin) bool {
 func (g *Guard) Subscribe(f func(Change)) {
 	g.changes.Lock()
 	defer g.changes.Unlock()
-	now := g.clock.now().UnixMilli()
-	g.mu.Lock()
 	var changes []Change
-	for k, s := range g.sentences.byKey {
-		if k.kind == banned && !k.simulated && s.active && s.until > now {
-			changes = append(changes, s.change(BanAdded))
-		}
-	}
-	for p := range g.blocked {
-		changes = append(changes, Change{Kind: BanAdded, Prefix: p, Scope: "all", Rule: blockedRule})
-	}
-	for p := range g.index.allow.Load().All() {
-		changes = append(changes, Change{Kind: AllowAdded, Prefix: p, Scope: "all"})
-	}
-	g.mu.Unlock()
+	g.InForce(func(c Change) { changes = append(changes, c) })
 	for _, c := range changes {
 		f(c)
 	}
 	g.subscribers = append(g.subscribers, f)
+}
+
+// InForce calls f with every ban and allow entry that is in force, as the
+// changes that brought them about. f must be quick and must not call the
+// guard.
+func (g *Guard) InForce(f func(Change)) {
+	now := g.clock.now().UnixMilli()
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	for k, s := range g.sentences.byKey {
+		if k.kind == banned && !k.simulated && s.active && s.until > now {
+			f(s.change(BanAdded))
+		}
+	}
+	for p := range g.blocked {
+		f(Change{Kind: BanAdded, Prefix: p, Scope: "all", Rule: blockedRule})
+	}
+	for p := range g.index.allow.Load().All() {
+		f(Change{Kind: AllowAdded, Prefix: p, Scope: "all"})
+	}
 }
 
 // watchers are who follows events.

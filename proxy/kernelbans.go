@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"time"
 
 	"github.com/cilium/ebpf"
 
@@ -17,19 +18,39 @@ type filterSet struct {
 	trie    *ebpf.Map
 	entries int
 	full    bool
-	// touched are the keys that changes were about while a list of the guard's
-	// is being read in: what the list says of them is older. Nil otherwise.
+	// touched are the keys that changes were about while what is in force is
+	// being read in, which is older. Nil otherwise.
 	touched map[filterKey]bool
 }
 
-// A filterEntry is a network and how long it is in the trie.
-type filterEntry struct {
-	key filterKey
-	end bootTime
+// A setName says what a filterSet holds.
+type setName struct {
+	allow bool
+	scope string // of bans
+}
+
+// setOf tells which set a change is about.
+func setOf(ch guard.Change) setName {
+	if ch.Kind == guard.AllowAdded || ch.Kind == guard.AllowRemoved {
+		return setName{allow: true}
+	}
+	return setName{scope: ch.Scope}
+}
+
+// setsOf lists the sets that a service's program looks at. A ban is for a
+// service if it is for all scopes, for the service's, or for itself.
+func setsOf(svc *service) []setName {
+	scopes := []string{"all", svc.Scope, svc.Name}
+	slices.Sort(scopes)
+	names := []setName{{allow: true}}
+	for _, scope := range slices.Compact(scopes) {
+		names = append(names, setName{scope: scope})
+	}
+	return names
 }
 
 func newFilterSet(name string) (*filterSet, error) {
-	trie, err := newTrie(name, 8)
+	trie, err := newTrie(name)
 	if err != nil {
 		return nil, fmt.Errorf("make trie: %w", err)
 	}
@@ -37,13 +58,6 @@ func newFilterSet(name string) (*filterSet, error) {
 }
 
 func (s *filterSet) close() { s.trie.Close() }
-
-// touch notes that a change is about a key.
-func (s *filterSet) touch(key filterKey) {
-	if s.touched != nil {
-		s.touched[key] = true
-	}
-}
 
 // put enters a network, in place of what was there. Before Linux 6.13 a trie
 // cannot tell whether a key is new; a deletion can.
@@ -63,84 +77,44 @@ func (s *filterSet) remove(key filterKey) {
 	}
 }
 
-// makeSets makes the tries that the services need and that are not there yet,
-// with what is in force. Changes that come meanwhile go before that.
-func (f *kernelFilter) makeSets(services []*service) error {
-	fresh, err := f.newSets(services)
-	if err != nil || len(fresh) == 0 {
-		return err
+// enterable tells whether what a change brings belongs into the kernel.
+func enterable(ch guard.Change, key filterKey) bool {
+	switch ch.Kind {
+	case guard.AllowAdded:
+		return true
+	case guard.BanAdded:
+		return !ch.Soft && !key.reachesIPv4(ch.Prefix)
 	}
-	lists := map[*filterSet][]filterEntry{}
-	f.inForce(func(ch guard.Change) {
-		set := f.allow
-		key, ok := newFilterKey(ch.Prefix)
-		if ch.Kind == guard.BanAdded {
-			set = fresh[ch.Scope]
-			ok = ok && !ch.Soft && !key.holdsIPv4(ch.Prefix)
-		}
-		if ok && set != nil && set.touched != nil {
-			lists[set] = append(lists[set], filterEntry{key, bootTimeOf(ch.Until)})
-		}
-	})
-	// Who is allowed is let through before anybody is dropped.
-	if f.allow.touched != nil {
-		if err := f.fill(f.allow, lists[f.allow]); err != nil {
-			return err
-		}
-	}
-	for _, set := range fresh {
-		if err := f.fill(set, lists[set]); err != nil {
-			f.noteFull(set, err)
-		}
-	}
-	return nil
+	return false
 }
-// fillAtOnce is how many entries are put in while changes have to wait: a few
-// milliseconds' worth.
-const fillAtOnce = 2048
 
-// fill enters a list, the longest ban where a network is named twice, without
-// what changes have been about since it was read.
-func (f *kernelFilter) fill(set *filterSet, list []filterEntry) {
-	slices.SortFunc(list, func(a, b filterEntry) int {
-		return cmp.Or(slices.Compare(a.key.Addr[:], b.key.Addr[:]), cmp.Compare(a.key.Bits, b.key.Bits), cmp.Compare(b.end, a.end))
-	})
-	list = slices.CompactFunc(list, func(a, b filterEntry) bool { return a.key == b.key })
-	keys, ends := make([]filterKey, 0, fillAtOnce), make([]bootTime, 0, fillAtOnce)
-	for chunk := range slices.Chunk(list, fillAtOnce) {
-		f.mu.Lock()
-		keys, ends = keys[:0], ends[:0]
-		for _, e := range chunk {
-			if !set.touched[e.key] {
-				keys, ends = append(keys, e.key), append(ends, e.end)
-			}
-		}
-		n, err := set.trie.BatchUpdate(keys, ends, nil)
-		if errors.Is(err, ebpf.ErrNotSupported) {
-			n, err = putEach(set.trie, keys, ends)
-		}
-		set.entries += n
-		if err != nil {
-			f.noteFull(set, err)
-		}
-		f.mu.Unlock()
-		if err != nil {
-			break
-		}
-	}
+// changed follows the guard. It is called by the guard before a deciding call
+// of its returns, in the order of what happened to a network, and does not
+// wait.
+func (f *kernelFilter) changed(ch guard.Change) {
 	f.mu.Lock()
-	set.touched = nil
-	f.mu.Unlock()
-}
-
-// putEach is a batch for kernels before 5.13.
-func putEach(m *ebpf.Map, keys []filterKey, ends []bootTime) (int, error) {
-	for i := range keys {
-		if err := m.Put(keys[i], ends[i]); err != nil {
-			return i, err
-		}
+	defer f.mu.Unlock()
+	key, ok := newFilterKey(ch.Prefix)
+	set := f.sets[setOf(ch)]
+	if set == nil || !ok {
+		return
 	}
-	return len(keys), nil
+	if set.touched != nil {
+		set.touched[key] = true
+	}
+	if !enterable(ch, key) {
+		set.remove(key)
+		return
+	}
+	err := set.put(key, bootTimeOf(ch.Until))
+	if err == nil {
+		return
+	}
+	f.noteFull(set, err)
+	if ch.Kind == guard.AllowAdded {
+		// A ban less is harmless, an allow entry less is not.
+		time.AfterFunc(time.Second, func() { f.changed(ch) })
+	}
 }
 
 // noteFull says once that a trie takes no more.
@@ -151,36 +125,118 @@ func (f *kernelFilter) noteFull(set *filterSet, err error) {
 	}
 }
 
-// changed follows the guard. It is called by the guard before a deciding call
-// of its returns, in the order of what happened to a network, and does not
-// wait.
-func (f *kernelFilter) changed(ch guard.Change) {
+// makeSets makes the sets that the services need and that are not there yet,
+// with what is in force.
+func (f *kernelFilter) makeSets(services []*service) error {
+	fresh, err := f.newSets(services)
+	if err == nil && len(fresh) > 0 {
+		err = f.fillSets(fresh)
+	}
+	if err != nil {
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		for name, set := range fresh {
+			set.close()
+			delete(f.sets, name)
+		}
+	}
+	return err
+}
+
+// newSets makes the sets that are missing, empty. Changes reach them from now
+// on.
+func (f *kernelFilter) newSets(services []*service) (map[setName]*filterSet, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	switch ch.Kind {
-	case guard.BanAdded, guard.BanRemoved:
-		key, ok := newBanKey(ch.Prefix)
-		set := f.sets[ch.Scope]
-		if set == nil || !ok {
-			return
+	fresh := map[setName]*filterSet{}
+	for _, svc := range services {
+		for _, name := range setsOf(svc) {
+			if f.sets[name] != nil {
+				continue
+			}
+			kind := "reeve_bans"
+			if name.allow {
+				kind = "reeve_allow"
+			}
+			set, err := newFilterSet(kind)
+			if err != nil {
+				return fresh, err
+			}
+			f.sets[name], fresh[name] = set, set
 		}
-		set.touch(key)
-		if ch.Kind == guard.BanRemoved || ch.Soft {
-			set.remove(key)
-		} else if err := set.put(key, bootTimeOf(ch.Until)); err != nil {
+	}
+	return fresh, nil
+}
+
+// A filterEntry is a network and how long it is in a trie.
+type filterEntry struct {
+	key filterKey
+	end bootTime
+}
+
+// fillSets enters what is in force. Bans that find no room are left out.
+func (f *kernelFilter) fillSets(fresh map[setName]*filterSet) error {
+	lists := map[setName][]filterEntry{}
+	f.inForce(func(ch guard.Change) {
+		name := setOf(ch)
+		key, ok := newFilterKey(ch.Prefix)
+		if ok && fresh[name] != nil && enterable(ch, key) {
+			lists[name] = append(lists[name], filterEntry{key, bootTimeOf(ch.Until)})
+		}
+	})
+	for name, set := range fresh {
+		err := f.fill(set, lists[name])
+		if err != nil && name.allow {
+			return fmt.Errorf("enter what is allowed: %w", err)
+		}
+		f.mu.Lock()
+		set.touched = nil
+		if err != nil {
 			f.noteFull(set, err)
 		}
-	case guard.AllowAdded:
-		key, ok := newFilterKey(ch.Prefix)
-		if f.allow == nil || !ok {
-			return
-		}
-		f.allow.touch(key)
-		if f.allow.trie.Put(key, forever) != nil {
-			f.recheckAllowed()
-		}
-	case guard.AllowRemoved:
-		// The same network may still be allowed for another reason.
-		f.recheckAllowed()
+		f.mu.Unlock()
 	}
+	return nil
+}
+
+// fillAtOnce is how many entries are put in while changes have to wait: a few
+// milliseconds' worth.
+const fillAtOnce = 2048
+
+// fill enters a list, the longest ban where a network is named twice, without
+// what changes have been about since it was read.
+func (f *kernelFilter) fill(set *filterSet, list []filterEntry) error {
+	slices.SortFunc(list, func(a, b filterEntry) int {
+		return cmp.Or(slices.Compare(a.key.Addr[:], b.key.Addr[:]),
+			cmp.Compare(a.key.Bits, b.key.Bits), cmp.Compare(b.end, a.end))
+	})
+	list = slices.CompactFunc(list, func(a, b filterEntry) bool { return a.key == b.key })
+	for chunk := range slices.Chunk(list, fillAtOnce) {
+		if err := f.fillChunk(set, chunk); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (f *kernelFilter) fillChunk(set *filterSet, chunk []filterEntry) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	keys, ends := make([]filterKey, 0, len(chunk)), make([]bootTime, 0, len(chunk))
+	for _, e := range chunk {
+		if !set.touched[e.key] {
+			keys, ends = append(keys, e.key), append(ends, e.end)
+		}
+	}
+	if len(keys) == 0 {
+		return nil
+	}
+	n, err := set.trie.BatchUpdate(keys, ends, nil)
+	if errors.Is(err, ebpf.ErrNotSupported) { // before Linux 5.13
+		for n, err = 0, nil; n < len(keys) && err == nil; n++ {
+			err = set.trie.Put(keys[n], ends[n])
+		}
+	}
+	set.entries += n
+	return err
 }

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"slices"
 	"sync"
 
 	"github.com/cilium/ebpf"
@@ -71,9 +70,8 @@ type kernelFilter struct {
 	mu      sync.Mutex
 	state   string // "on", "off" or "unavailable"
 	reason  error
-	allow   *filterSet
-	sets    map[string]*filterSet // bans by scope
-	dropped map[string]*ebpf.Map  // tallies by listener
+	sets    map[setName]*filterSet
+	dropped map[string]*ebpf.Map // tallies by listener
 }
 
 const (
@@ -84,7 +82,7 @@ const (
 
 func newKernelFilter(inForce func(func(guard.Change)), log *slog.Logger) *kernelFilter {
 	return &kernelFilter{log: log, inForce: inForce,
-		state: filterOff, sets: map[string]*filterSet{}, dropped: map[string]*ebpf.Map{}}
+		state: filterOff, sets: map[setName]*filterSet{}, dropped: map[string]*ebpf.Map{}}
 }
 
 // A filterPlan is a configuration's part of the filter, made ready.
@@ -168,26 +166,21 @@ func (f *kernelFilter) enter(p filterPlan, services []*service, listeners map[st
 func (f *kernelFilter) program(svc *service) (*ebpf.Program, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	spec := filterSpec{pass: []*ebpf.Map{f.allow.trie}}
-	if prefixes, err := parsePrefixes(svc.TrustedProxies); err != nil {
-		return nil, err
-	} else if len(prefixes) > 0 {
-		trusted, err := newFilterSet("reeve_trusted")
-		if err != nil {
-			return nil, err
+	var spec filterSpec
+	for _, name := range setsOf(svc) {
+		if name.allow {
+			spec.pass = append(spec.pass, f.sets[name].trie)
+		} else {
+			spec.bans = append(spec.bans, f.sets[name].trie)
 		}
-		defer trusted.close() // the program holds it
-		for _, p := range prefixes {
-			if key, ok := newFilterKey(p); ok {
-				if err := trusted.trie.Put(key, forever); err != nil {
-					return nil, fmt.Errorf("enter %v: %w", p, err)
-				}
-			}
-		}
-		spec.pass = append(spec.pass, trusted.trie)
 	}
-	for _, scope := range scopesOf(svc) {
-		spec.bans = append(spec.bans, f.sets[scope].trie)
+	trusted, err := trustedSet(svc)
+	if err != nil {
+		return nil, err
+	}
+	if trusted != nil {
+		defer trusted.close() // the program holds it
+		spec.pass = append(spec.pass, trusted.trie)
 	}
 	// The counter outlives a reload.
 	if f.dropped[svc.Name] == nil {
@@ -201,11 +194,24 @@ func (f *kernelFilter) program(svc *service) (*ebpf.Program, error) {
 	return spec.load()
 }
 
-// scopesOf lists what a ban's scope may be to be for a service.
-func scopesOf(svc *service) []string {
-	scopes := []string{"all", svc.Scope, svc.Name}
-	slices.Sort(scopes)
-	return slices.Compact(scopes)
+// trustedSet holds the peers that send a service PROXY headers, nil for none.
+func trustedSet(svc *service) (*filterSet, error) {
+	prefixes, err := parsePrefixes(svc.TrustedProxies)
+	if err != nil || len(prefixes) == 0 {
+		return nil, err
+	}
+	set, err := newFilterSet("reeve_trusted")
+	if err != nil {
+		return nil, err
+	}
+	for _, p := range prefixes {
+		key, _ := newFilterKey(p)
+		if err := set.put(key, forever); err != nil {
+			set.close()
+			return nil, fmt.Errorf("enter %v: %w", p, err)
+		}
+	}
+	return set, nil
 }
 
 // attach puts a program on a listening socket, in place of the one before it,
@@ -244,24 +250,21 @@ func detachFilter(fd int) {
 
 // keep lets go of what none of the services needs.
 func (f *kernelFilter) keep(services []*service) {
-	scopes, names := map[string]bool{}, map[string]bool{}
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	sets, names := map[setName]bool{}, map[string]bool{}
 	if f.state == filterOn {
 		for _, svc := range services {
 			names[svc.Name] = true
-			for _, scope := range scopesOf(svc) {
-				scopes[scope] = true
+			for _, name := range setsOf(svc) {
+				sets[name] = true
 			}
 		}
-	} else if f.allow != nil {
-		f.allow.close()
-		f.allow = nil
 	}
-	for scope, set := range f.sets {
-		if !scopes[scope] {
+	for name, set := range f.sets {
+		if !sets[name] {
 			set.close()
-			delete(f.sets, scope)
+			delete(f.sets, name)
 		}
 	}
 	for name, m := range f.dropped {

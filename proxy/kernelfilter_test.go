@@ -25,7 +25,7 @@ import (
 // needKernelFilter skips a test where the kernel lets us load no program.
 func needKernelFilter(t testing.TB) {
 	t.Helper()
-	m, err := newTrie("reeve_probe", 8)
+	m, err := newTrie("reeve_probe")
 	if err != nil {
 		t.Skipf("no kernel filter here (it needs CAP_BPF): %v", err)
 	}
@@ -39,15 +39,17 @@ type door struct {
 	filter  *kernelFilter
 	l       *listener
 	svc     *service
-	bans    []guard.Ban
-	allowed []guard.Allowed
+	inForce []guard.Change
 }
 
-func newDoor(t *testing.T, address string, bans ...guard.Ban) *door {
+func newDoor(t *testing.T, address string, inForce ...guard.Change) *door {
 	needKernelFilter(t)
-	d := &door{t: t, bans: bans}
-	d.filter = newKernelFilter(func(guard.BanFilter) []guard.Ban { return d.bans },
-		func() []guard.Allowed { return d.allowed }, slog.New(slog.DiscardHandler))
+	d := &door{t: t, inForce: inForce}
+	d.filter = newKernelFilter(func(f func(guard.Change)) {
+		for _, ch := range d.inForce {
+			f(ch)
+		}
+	}, slog.New(slog.DiscardHandler))
 	d.svc = &service{Listener: Listener{Name: "imaps", Scope: "auth", Address: address}}
 	l, err := openListener(t.Context(), address)
 	if err != nil {
@@ -60,6 +62,11 @@ func newDoor(t *testing.T, address string, bans ...guard.Ban) *door {
 	})
 	d.enter(KernelFilterRequired)
 	return d
+}
+
+// ban is a ban that never ends.
+func ban(prefix, scope string) guard.Change {
+	return guard.Change{Kind: guard.BanAdded, Prefix: netip.MustParsePrefix(prefix), Scope: scope}
 }
 
 // enter prepares the filter and puts it on, as a start or a reload does.
@@ -81,21 +88,6 @@ func (d *door) count() uint64 {
 	return dropped[d.svc.Name]
 }
 
-// eventually waits until something has become so.
-func eventually(t *testing.T, what string, so func() bool) {
-	t.Helper()
-	tick := time.NewTicker(time.Millisecond)
-	defer tick.Stop()
-	deadline := time.After(10 * time.Second)
-	for !so() {
-		select {
-		case <-tick.C:
-		case <-deadline:
-			t.Fatalf("never happened: %s", what)
-		}
-	}
-}
-
 func (d *door) dial(ctx context.Context, from string) (net.Conn, error) {
 	to := d.l.bound.(*net.TCPAddr).AddrPort()
 	src := netip.MustParseAddr(from)
@@ -108,7 +100,7 @@ func (d *door) dial(ctx context.Context, from string) (net.Conn, error) {
 }
 
 // enters tells that a connection from there comes in. It returns both ends.
-func (d *door) enters(from string) (client, server net.Conn) {
+func (d *door) enters(from string) (client net.Conn, server *net.TCPConn) {
 	d.t.Helper()
 	before := d.count()
 	client, err := d.dial(d.t.Context(), from)
@@ -161,7 +153,7 @@ func (d *door) keptOut(from string) {
 		}
 		result <- err
 	}()
-	eventually(d.t, "the kernel drops a SYN of "+from, func() bool { return d.count() > before })
+	waitFor(d.t, "the kernel to drop a SYN of "+from, func() bool { return d.count() > before })
 	cancel()
 	if err := <-result; !errors.Is(err, context.Canceled) && !isTimeout(err) {
 		d.t.Errorf("%s: got %v, want no answer", from, err)
@@ -169,7 +161,7 @@ func (d *door) keptOut(from string) {
 }
 
 func TestKernelFilterDropsTheBanned(t *testing.T) {
-	d := newDoor(t, "[::]:0", guard.Ban{Prefix: netip.MustParsePrefix("127.0.0.9/32"), Scope: "auth"})
+	d := newDoor(t, "[::]:0", ban("127.0.0.9/32", "auth"))
 	d.keptOut("127.0.0.9")
 	d.enters("127.0.0.8")
 	d.enters("::1")
@@ -195,8 +187,8 @@ func TestKernelFilterDropsTheBanned(t *testing.T) {
 }
 
 func TestKernelFilterOnIPv6Only(t *testing.T) {
-	d := newDoor(t, "[::1]:0", guard.Ban{Prefix: netip.MustParsePrefix("::/64"), Scope: "auth"},
-		guard.Ban{Prefix: netip.MustParsePrefix("::1/128"), Scope: "auth"})
+	d := newDoor(t, "[::1]:0", ban("::/64", "auth"),
+		ban("::1/128", "auth"))
 	d.keptOut("::1")
 	d.change(guard.BanRemoved, "::1/128", "auth")
 	d.enters("::1") // by ::/64, which the filter cannot tell from all of IPv4
@@ -227,54 +219,43 @@ func talk(t *testing.T, client, server net.Conn) {
 
 func TestKernelFilterBanEndsByItself(t *testing.T) {
 	d := newDoor(t, "127.0.0.1:0")
-	ban := guard.Change{Kind: guard.BanAdded, Prefix: netip.MustParsePrefix("127.0.0.9/32"), Scope: "auth"}
-	ban.Until = time.Now().Add(time.Hour)
-	d.filter.changed(ban)
+	ending := ban("127.0.0.9/32", "auth")
+	ending.Until = time.Now().Add(time.Hour)
+	d.filter.changed(ending)
 	d.keptOut("127.0.0.9")
-	ban.Until = time.Now()
-	d.filter.changed(ban)
+	ending.Until = time.Now()
+	d.filter.changed(ending)
 	d.enters("127.0.0.9")
 }
 
 func TestKernelFilterSparesSoftBans(t *testing.T) {
-	hard := guard.Ban{Prefix: netip.MustParsePrefix("127.0.0.9/32"), Scope: "auth"}
-	soft, simulated := hard, hard
-	soft.Prefix, soft.Soft = netip.MustParsePrefix("127.0.0.10/32"), true
-	simulated.Prefix, simulated.Simulated = netip.MustParsePrefix("127.0.0.11/32"), true
-	d := newDoor(t, "127.0.0.1:0", hard, soft, simulated)
+	soft := ban("127.0.0.10/32", "auth")
+	soft.Soft = true
+	d := newDoor(t, "127.0.0.1:0", ban("127.0.0.9/32", "auth"), soft)
 	d.keptOut("127.0.0.9")
 	d.enters("127.0.0.10")
-	d.enters("127.0.0.11")
-	d.filter.changed(guard.Change{Kind: guard.BanAdded, Prefix: hard.Prefix, Scope: "auth", Soft: true})
+	soft.Prefix = netip.MustParsePrefix("127.0.0.9/32") // its owner has logged in
+	d.filter.changed(soft)
 	d.enters("127.0.0.9")
 }
 
 func TestKernelFilterAllowBeatsBan(t *testing.T) {
-	d := newDoor(t, "127.0.0.1:0", guard.Ban{Prefix: netip.MustParsePrefix("127.0.0.0/24"), Scope: "all"})
+	allowed := guard.Change{Kind: guard.AllowAdded, Prefix: netip.MustParsePrefix("127.0.0.16/30"), Scope: "all"}
+	d := newDoor(t, "127.0.0.1:0", ban("127.0.0.0/24", "all"), allowed)
 	d.keptOut("127.0.0.9")
-	entry := guard.Allowed{Prefix: netip.MustParsePrefix("127.0.0.8/30"), Source: "config"}
-	d.allowed = []guard.Allowed{entry}
-	d.change(guard.AllowAdded, "127.0.0.8/30", "")
+	d.enters("127.0.0.17")
+	d.change(guard.BanAdded, "127.0.0.17/32", "auth")
+	d.enters("127.0.0.17")
+	d.change(guard.AllowAdded, "127.0.0.9/32", "all")
 	d.enters("127.0.0.9")
-	d.keptOut("127.0.0.7")
-
-	// The command's entry goes, the configuration's stays.
-	d.change(guard.AllowRemoved, "127.0.0.8/30", "")
-	<-d.filter.stale
-	if err := d.filter.readAllowed(); err != nil {
-		t.Fatal(err)
-	}
+	d.change(guard.AllowRemoved, "127.0.0.16/30", "all")
+	d.keptOut("127.0.0.17")
 	d.enters("127.0.0.9")
-	d.allowed = nil
-	if err := d.filter.readAllowed(); err != nil {
-		t.Fatal(err)
-	}
-	d.keptOut("127.0.0.9")
 }
 
 // A trusted proxy is let in even if somebody had its address banned.
 func TestKernelFilterSparesTrustedProxies(t *testing.T) {
-	d := newDoor(t, "127.0.0.1:0", guard.Ban{Prefix: netip.MustParsePrefix("127.0.0.0/8"), Scope: "all"})
+	d := newDoor(t, "127.0.0.1:0", ban("127.0.0.0/8", "all"))
 	d.keptOut("127.0.0.9")
 	d.svc.TrustedProxies = []string{"127.0.0.9"}
 	d.enter(KernelFilterAuto)
@@ -284,7 +265,7 @@ func TestKernelFilterSparesTrustedProxies(t *testing.T) {
 
 // A reload takes the filter off, and puts it on again with other scopes.
 func TestKernelFilterFollowsReload(t *testing.T) {
-	d := newDoor(t, "127.0.0.1:0", guard.Ban{Prefix: netip.MustParsePrefix("127.0.0.9/32"), Scope: "auth"})
+	d := newDoor(t, "127.0.0.1:0", ban("127.0.0.9/32", "auth"))
 	d.keptOut("127.0.0.9")
 	d.enter(KernelFilterOff)
 	d.enters("127.0.0.9")
@@ -294,46 +275,87 @@ func TestKernelFilterFollowsReload(t *testing.T) {
 	d.svc.Scope = "auth"
 	d.enter(KernelFilterAuto)
 	d.keptOut("127.0.0.9")
-	if len(d.filter.sets) != 3 {
-		t.Errorf("got %d tries, want those of all, auth and imaps", len(d.filter.sets))
+	if len(d.filter.sets) != 4 {
+		t.Errorf("got %d tries, want those of what is allowed, all, auth and imaps", len(d.filter.sets))
 	}
 }
 
-// Changes that come while the guard's list is being read are newer than it.
+// Changes that come while what is in force is being read are newer than it.
 func TestKernelFilterChangesBeatTheList(t *testing.T) {
 	d := newDoor(t, "127.0.0.1:0")
 	d.enter(KernelFilterOff)
-	gone := guard.Ban{Prefix: netip.MustParsePrefix("127.0.0.9/32"), Scope: "auth"}
-	d.filter.bans = func(f guard.BanFilter) []guard.Ban {
-		if f.Scope != "auth" {
-			return nil
-		}
+	d.filter.inForce = func(f func(guard.Change)) {
+		f(ban("127.0.0.9/32", "auth"))
+		f(ban("127.0.0.11/32", "auth"))
 		d.change(guard.BanRemoved, "127.0.0.9/32", "auth")
 		d.change(guard.BanAdded, "127.0.0.10/32", "auth")
-		return []guard.Ban{gone}
 	}
 	d.enter(KernelFilterAuto)
 	d.enters("127.0.0.9")
 	d.keptOut("127.0.0.10")
+	d.keptOut("127.0.0.11")
 }
 
-// An accepted socket has none of its listener's filter.
-func TestKernelFilterIsTakenOffAcceptedSockets(t *testing.T) {
-	d := newDoor(t, "127.0.0.1:0")
-	_, server := d.enters("127.0.0.9")
-	rc, err := server.(*net.TCPConn).SyscallConn()
+// From guesses to the kernel and back: the guard bans, the next SYN is dropped,
+// a command forgives. What was accepted has none of the filter.
+func TestKernelFilterObeysTheGuard(t *testing.T) {
+	needKernelFilter(t)
+	b := newBed(t, imapPlain, imap, func(c *Config, g *guard.Config) {
+		c.Enforce.KernelFilter = KernelFilterRequired
+		g.Authentication = limit(t, "2/1h")
+	})
+	bad := b.dial("127.0.0.9")
+	bad.expect("* OK")
+	for _, c := range b.server.conns.list() {
+		if filter := socketFilter(t, c.client.tcp); filter != nil {
+			t.Errorf("an accepted socket has a filter: %v", filter)
+		}
+	}
+	for i := range 2 {
+		bad.send(fmt.Sprintf("a LOGIN bob wrong%d", i))
+		bad.line()
+	}
+	waitFor(t, "the ban", func() bool { return b.server.Status().KernelFilter.Entries == 1 })
+	d := &door{t: t, filter: b.server.filter, l: b.server.listeners["127.0.0.1:0"], svc: &service{Listener: Listener{Name: "test"}}}
+	d.keptOut("127.0.0.9")
+	if n := b.server.Status().Listeners[0].DroppedSYNs; n == 0 {
+		t.Error("the status tells of no dropped SYN")
+	}
+	if _, err := b.guard.Unban(guard.UnbanRequest{Target: "127.0.0.9"}); err != nil {
+		t.Fatal(err)
+	}
+	b.dial("127.0.0.9").expect("* OK")
+}
+
+// socketFilter tells what filter a socket has, nil for none.
+func socketFilter(t *testing.T, c *net.TCPConn) error {
+	t.Helper()
+	rc, err := c.SyscallConn()
 	if err != nil {
 		t.Fatal(err)
 	}
-	var inherited, left error
+	var filter error
 	_ = rc.Control(func(fd uintptr) {
 		// The option cannot show a program that is not classic BPF: EACCES.
-		_, inherited = unix.GetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_GET_FILTER)
-		detachFilter(int(fd))
-		_, left = unix.GetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_GET_FILTER)
+		_, filter = unix.GetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_GET_FILTER)
 	})
-	if !errors.Is(inherited, unix.EACCES) || left != nil {
-		t.Errorf("got %v before and %v after, want EACCES and nothing", inherited, left)
+	return filter
+}
+
+// A socket has inherited its listener's filter until it is taken off.
+func TestKernelFilterIsInherited(t *testing.T) {
+	d := newDoor(t, "127.0.0.1:0")
+	_, server := d.enters("127.0.0.9")
+	if got := socketFilter(t, server); !errors.Is(got, unix.EACCES) {
+		t.Errorf("got %v, want EACCES", got)
+	}
+	rc, err := server.SyscallConn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = rc.Control(func(fd uintptr) { detachFilter(int(fd)) })
+	if got := socketFilter(t, server); got != nil {
+		t.Errorf("after it was taken off: %v", got)
 	}
 }
 
@@ -383,20 +405,20 @@ func TestKernelFilterDiesWithTheProcess(t *testing.T) {
 		t.Fatal(err)
 	}
 	_ = child.Wait()
-	eventually(t, "the program is gone", func() bool { return !alive() })
+	waitFor(t, "the program to go", func() bool { return !alive() })
 	l, err := openListener(t.Context(), address)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer l.file.Close()
-	d := &door{t: t, l: l, svc: &service{}, filter: newKernelFilter(nil, nil, nil)}
+	d := &door{t: t, l: l, svc: &service{}, filter: newKernelFilter(nil, nil)}
 	d.enters("127.0.0.9")
 }
 
 // standAtTheDoor is the child's part: it keeps 127.0.0.9 out, says so, and
 // waits to be killed.
 func standAtTheDoor(t *testing.T) {
-	d := newDoor(t, "127.0.0.1:0", guard.Ban{Prefix: netip.MustParsePrefix("127.0.0.9/32"), Scope: "auth"})
+	d := newDoor(t, "127.0.0.1:0", ban("127.0.0.9/32", "auth"))
 	p, err := d.filter.program(d.svc)
 	if err != nil {
 		t.Fatal(err)
@@ -420,7 +442,8 @@ func TestKernelFilterSetting(t *testing.T) {
 		in, want KernelFilter
 		ok       bool
 	}{
-		{"", KernelFilterAuto, true},
+		{"", KernelFilterOff, true},
+		{"auto", KernelFilterAuto, true},
 		{"off", KernelFilterOff, true},
 		{"required", KernelFilterRequired, true},
 		{"on", "on", false},

@@ -39,14 +39,10 @@ func newFilterKey(p netip.Prefix) (k filterKey, ok bool) {
 	return k, true
 }
 
-// newBanKey gives the key of a network that is to be dropped. An IPv6 network
-// that is wide enough to hold the v4-mapped block has none: it would match all
-// of IPv4.
-func newBanKey(p netip.Prefix) (k filterKey, ok bool) {
-	if k, ok = newFilterKey(p); ok && int(k.Bits) < mappedV4.Bits() {
-		ok = !p.Contains(mappedV4.Addr())
-	}
-	return k, ok
+// reachesIPv4 tells whether a key would match IPv4 though the network is an
+// IPv6 one, so wide that it holds the v4-mapped block.
+func (k filterKey) reachesIPv4(p netip.Prefix) bool {
+	return p.Addr().Is6() && p.Bits() < mappedV4.Bits() && p.Contains(mappedV4.Addr())
 }
 
 // A bootTime is a moment in nanoseconds since the machine started, the clock
@@ -74,10 +70,10 @@ func bootTimeOf(t time.Time) bootTime {
 // beyond is refused after the handshake instead.
 const maxFiltered = 4 << 20
 
-// newTrie makes an LPM trie of networks with a value each.
-func newTrie(name string, valueSize uint32) (*ebpf.Map, error) {
+// newTrie makes an LPM trie of networks with a bootTime each.
+func newTrie(name string) (*ebpf.Map, error) {
 	return ebpf.NewMap(&ebpf.MapSpec{
-		Name: name, Type: ebpf.LPMTrie, KeySize: 20, ValueSize: valueSize,
+		Name: name, Type: ebpf.LPMTrie, KeySize: 20, ValueSize: 8,
 		MaxEntries: maxFiltered, Flags: unix.BPF_F_NO_PREALLOC,
 	})
 }
@@ -105,7 +101,7 @@ func readTally(m *ebpf.Map) uint64 {
 // A filterSpec is what a listener's program looks at.
 type filterSpec struct {
 	pass    []*ebpf.Map // tries of networks that are never dropped
-	bans    []*ebpf.Map // tries of banned networks with their bootTime
+	bans    []*ebpf.Map // tries of networks that are, until their bootTime
 	dropped *ebpf.Map   // counts
 }
 

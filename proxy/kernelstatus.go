@@ -19,8 +19,10 @@ func (f *kernelFilter) status() (KernelFilterStatus, map[string]uint64) {
 	if f.reason != nil {
 		st.Reason = f.reason.Error()
 	}
-	for _, set := range f.sets {
-		st.Entries += set.entries
+	for name, set := range f.sets {
+		if !name.allow {
+			st.Entries += set.entries
+		}
 	}
 	dropped := map[string]uint64{}
 	for name, m := range f.dropped {
@@ -55,7 +57,9 @@ func (f *kernelFilter) collect(ch chan<- prometheus.Metric) {
 	for name, m := range f.dropped {
 		ch <- prometheus.MustNewConstMetric(filterDropped, prometheus.CounterValue, float64(readTally(m)), name)
 	}
-	for scope, set := range f.sets {
-		ch <- prometheus.MustNewConstMetric(filterEntries, prometheus.GaugeValue, float64(set.entries), scope)
+	for name, set := range f.sets {
+		if !name.allow {
+			ch <- prometheus.MustNewConstMetric(filterEntries, prometheus.GaugeValue, float64(set.entries), name.scope)
+		}
 	}
 }

@@ -73,7 +73,7 @@ func New(cfg Config, g *guard.Guard, log *slog.Logger) (*Server, error) {
 	}
 	ctx, stop := context.WithCancel(context.Background())
 	s := &Server{lot: lot, restAfter: defaultRest, guard: g, log: log, metrics: newMetrics(), conns: newRegistry(), run: strconv.FormatInt(time.Now().Unix(), 36),
-		ctx: ctx, stop: stop, listeners: map[string]*listener{}, filter: newKernelFilter(g.Bans, g.Allowed, log)}
+		ctx: ctx, stop: stop, listeners: map[string]*listener{}, filter: newKernelFilter(g.InForce, log)}
 	p, err := s.prepare(cfg)
 	if err != nil {
 		stop()
@@ -149,7 +149,6 @@ func (s *Server) Listen() error {
 	}
 	s.running.Add(1)
 	go s.sweep()
-	s.running.Go(func() { s.filter.keepAllowed(s.ctx) })
 	s.running.Go(func() { s.lot.watch(s.ctx, s.log) })
 	s.take(s.current, opened)
 	return nil
