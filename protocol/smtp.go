@@ -35,8 +35,9 @@ const (
 	// ownNoops is how many NOOPs we answer before the dial.
 	ownNoops = 3
 
-	// maxOwnErrors is how many errors of the client we answer ourselves before
-	// we give up, as Postfix does (smtpd_hard_error_limit).
+	// maxOwnErrors is how many errors of the client, or logins that the guard
+	// refuses, we answer ourselves before we give up, as Postfix does
+	// (smtpd_hard_error_limit).
 	maxOwnErrors = 20
 )
 
@@ -64,8 +65,9 @@ type smtpConversation struct {
 	// once the server is dialled.
 	hello []byte
 
-	// noops and errors count what we answered ourselves.
-	noops, errors int
+	// noops, errors and refusals count what we answered ourselves: NOOPs,
+	// errors of the client, logins that the guard refused.
+	noops, errors, refusals int
 
 	// pending are the commands that the server owes a reply, oldest first.
 	pending []smtpCommand
@@ -140,7 +142,7 @@ func (c *smtpConversation) Dialled() { c.link = linkGreet }
 func (c *smtpConversation) Secured() {
 	fresh := newSMTP(c.setup, c.submission)
 	fresh.secure = true
-	fresh.noops, fresh.errors, fresh.seen = c.noops, c.errors, c.seen
+	fresh.noops, fresh.errors, fresh.refusals, fresh.seen = c.noops, c.errors, c.refusals, c.seen
 	*c = *fresh
 }
 

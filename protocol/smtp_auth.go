@@ -164,9 +164,9 @@ func (c *smtpConversation) decided(line []byte, size int) Step {
 		return Step{Take: size, ToClient: saySMTP(SayBanned, c.host()), Do: End, Why: "banned"}
 	case a.verdict != Pass && (a.atCommand || a.collecting):
 		c.auth = nil
-		return Step{Take: size, ToClient: []byte(authRefusal(a.verdict) + "\r\n")}
+		return c.tooMany(Step{Take: size, ToClient: []byte(authRefusal(a.verdict) + "\r\n")})
 	case a.verdict != Pass:
-		return c.abort(size, authRefusal(a.verdict))
+		return c.tooMany(c.abort(size, authRefusal(a.verdict)))
 	}
 	a.outstanding = true
 	if a.collecting {
@@ -178,6 +178,20 @@ func (c *smtpConversation) decided(line []byte, size int) Step {
 	}
 	a.atCommand, a.state = false, authServer
 	return Step{Take: size, Forward: true}
+}
+
+// tooMany ends a connection in which we have refused enough. Our own refusals
+// are no events.
+func (c *smtpConversation) tooMany(refusal Step) Step {
+	c.refusals++
+	if c.refusals < maxOwnErrors {
+		return refusal
+	}
+	c.auth = nil
+	return Step{
+		Take: refusal.Take, Do: End, Why: "too many refused logins",
+		ToClient: append(refusal.ToClient, formatLine("421 4.7.0 %s Too many errors", c.host())...),
+	}
 }
 
 // authRefusal words our own refusals. The temporary ones keep a client from

@@ -57,76 +57,6 @@ func (c *smtpConversation) serverFault(why string) Step {
 	return step
 }
 
-// whileOpening lets the client wait until the server is ready. The line that
-// completed a collected login is kept.
-func (c *smtpConversation) whileOpening(data []byte) Step {
-	a := c.auth
-	if a == nil || a.state != authDecided || len(data) == 0 {
-		return Step{Do: Wait}
-	}
-	line, size, _ := readSMTPLine(data, MaxAuthLine)
-	a.keep(line)
-	a.atCommand, a.state = false, authServer
-	return Step{Take: size}
-}
-
-// greeting swallows the server's greeting: ours has been given.
-func (c *smtpConversation) greeting(data []byte) Step {
-	r, n, state := readSMTPReply(data)
-	if step, done := c.unread(state); done {
-		return step
-	}
-	switch {
-	case r.code[0] != '2':
-		return c.refused("CONNECT", r, data[:n])
-	case c.hello != nil:
-		c.link = linkReplay
-		return Step{Take: n, ToServer: c.hello}
-	}
-	return c.ready(n)
-}
-
-// replayed swallows the reply to the EHLO that we have answered ourselves.
-func (c *smtpConversation) replayed(data []byte) Step {
-	r, n, state := readSMTPReply(data)
-	if step, done := c.unread(state); done {
-		return step
-	}
-	if r.code[0] != '2' {
-		return c.refused("EHLO", r, data[:n])
-	}
-	c.learn(ehloLines(data[:n])[1:])
-	return c.ready(n)
-}
-
-// ready hands the server over to the client, or to a collected login.
-func (c *smtpConversation) ready(n int) Step {
-	c.link = linkReady
-	step := Step{Take: n}
-	if c.auth != nil && c.auth.collecting {
-		c.pending = append(c.pending, smtpCommand{verb: cmdAuth})
-		step.ToServer = c.auth.nextLine()
-	}
-	return step
-}
-
-// refused gives a server's refusal to talk as the reply to the command that
-// waits for it.
-func (c *smtpConversation) refused(command string, r reply, whole []byte) Step {
-	step := Step{Take: len(whole), Forward: true, Do: End, Why: "server refused: " + r.label()}
-	if c.auth != nil && c.auth.outstanding {
-		step.Outcome, step.Code = Neutral, r.label()
-	}
-	if k := c.table.lookup("smtp", command, r).kind; k != "" {
-		step.Events = c.event(k, r.label())
-	}
-	if r.code != "421" {
-		step.ToClient = saySMTP(SayNoServer, c.host())
-	}
-	c.link, c.auth = linkRefused, nil
-	return step
-}
-
 // unsolicited passes a reply that nobody asked for: the server's farewell
 // (Postfix 421, Stalwart 455).
 func (c *smtpConversation) unsolicited(data []byte) Step {
@@ -138,7 +68,12 @@ func (c *smtpConversation) unsolicited(data []byte) Step {
 		return c.serverFault("server asks for what nobody offered")
 	}
 	c.stray = true
-	return Step{Take: n, Forward: true, Events: c.replyEvent("*", r, "")}
+	step := Step{Take: n, Forward: true, Events: c.replyEvent("*", r, "")}
+	if c.inData {
+		// Nobody knows whether it reads the rest of the message as commands.
+		step.Do, step.Why = End, "server answered before the end of the message: "+r.label()
+	}
+	return step
 }
 
 // replyEvent looks a refusal up; said is what the reply may quote.
