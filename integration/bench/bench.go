@@ -22,12 +22,12 @@ type bench struct {
 	options
 
 	dir     string
-	binary  string // mailreeve
 	authURL string // what nginx's mail proxy asks
 	auth    *http.Server
 	server  *helper
 	raw     *os.File
 	chosen  []product
+	broken  map[string]bool // products that do not start
 	// running are the targets of the ordinary rows.
 	running []*target
 }
@@ -44,7 +44,7 @@ func newBench(o options) (*bench, error) {
 	if err != nil {
 		return nil, err
 	}
-	b := &bench{options: o, dir: dir, binary: filepath.Join(dir, "mailreeve-bin")}
+	b := &bench{options: o, dir: dir, broken: map[string]bool{}}
 	if err := b.prepare(); err != nil {
 		b.close()
 		return nil, err
@@ -70,7 +70,8 @@ func (b *bench) prepare() error {
 	if err := makeCertificates(b.dir); err != nil {
 		return err
 	}
-	if slices.Contains(b.names(), nameMailreeve) {
+	if b.binary == "" && slices.Contains(b.names(), nameMailreeve) {
+		b.binary = filepath.Join(b.dir, "mailreeve-bin")
 		if err := buildMailreeve(b.binary); err != nil {
 			return err
 		}
@@ -137,6 +138,9 @@ func (b *bench) startTargets(cores int) error {
 	}
 	b.stopTargets()
 	for i, p := range b.chosen {
+		if b.broken[p.name] {
+			continue
+		}
 		s, err := b.setup(p, i, cores)
 		if err != nil {
 			return err
@@ -145,6 +149,7 @@ func (b *bench) startTargets(cores int) error {
 		if err != nil {
 			// The others are worth measuring all the same.
 			b.note("Not measured: %v", err)
+			b.broken[p.name] = true
 			continue
 		}
 		b.running = append(b.running, t)

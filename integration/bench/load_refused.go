@@ -42,8 +42,10 @@ func knockOnce(from netip.Addr, to netip.AddrPort) error {
 	if err := unix.SetsockoptLinger(fd, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1}); err != nil {
 		return err
 	}
-	if err := unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &unix.Timeval{Sec: 5}); err != nil {
-		return err
+	for _, limit := range []int{unix.SO_SNDTIMEO, unix.SO_RCVTIMEO} { // The former bounds connect.
+		if err := unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, limit, &unix.Timeval{Sec: 3}); err != nil {
+			return err
+		}
 	}
 	switch err := unix.Connect(fd, sockaddr(to)); {
 	case errors.Is(err, unix.ECONNREFUSED), errors.Is(err, unix.ECONNRESET):

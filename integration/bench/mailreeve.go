@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"os"
 	"os/exec"
+	"strings"
 )
 
 // mailreeveConfig leaves everything at its default but for what the benchmark
@@ -13,7 +14,6 @@ import (
 // 50 of them share an address at most; nobody logs in or speaks for a while in
 // the rows about idle connections.
 const mailreeveConfig = `hostname = "mx.example.test"
-@FILTER@
 [admin]
 socket = "@DIR@/admin.sock"
 metrics = "@METRICS@"
@@ -21,6 +21,8 @@ metrics = "@METRICS@"
 path = "@STORE@"
 [guard]
 exempt-local = false
+[enforce]
+kernel-filter = "@FILTER@"
 [timeouts]
 first-command = "10m"
 login = "10m"
@@ -76,7 +78,12 @@ func (b *bench) startMailreeve(s *setup) (*process, error) {
 	if s.store == "" {
 		s.store = s.file("store")
 	}
-	if err := s.write("config.toml", mailreeveConfig); err != nil {
+	filter := "off"
+	if s.kernelFilter {
+		filter = "required"
+	}
+	text := strings.ReplaceAll(mailreeveConfig, "@FILTER@", filter)
+	if err := s.write("config.toml", text); err != nil {
 		return nil, err
 	}
 	cmd := exec.Command(b.binary, "serve", "--config", s.file("config.toml"))

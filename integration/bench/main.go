@@ -40,6 +40,7 @@ type options struct {
 	idle          int
 	limit         time.Duration
 	json          string
+	binary        string
 	list          bool
 }
 
@@ -58,6 +59,7 @@ func main() {
 	flag.IntVar(&o.idle, "idle", 9000, "how many idle connections a product holds at most")
 	flag.DurationVar(&o.limit, "limit", 14*time.Minute, "when to stop, with what there is")
 	flag.StringVar(&o.json, "json", "", "write every reading to this `FILE`, a JSON object a line")
+	flag.StringVar(&o.binary, "binary", "", "measure this `FILE` instead of building mailreeve")
 	flag.BoolVar(&o.list, "list", false, "list the rows and products")
 	flag.Parse()
 	if o.list {
