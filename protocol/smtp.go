@@ -4,12 +4,13 @@ package protocol
 // differ in what is refused before a login, and in their scope.
 var (
 	smtp = &Protocol{
-		Name:  "smtp",
-		ALPN:  "smtp",
-		Scope: "mx",
-		New:   func(s Setup) Conversation { return newSMTP(s, false) },
-		Probe: newSMTPProber,
-		Say:   saySMTP,
+		Name:      "smtp",
+		ALPN:      "smtp",
+		Scope:     "mx",
+		EarlyTalk: true,
+		New:       func(s Setup) Conversation { return newSMTP(s, false) },
+		Probe:     newSMTPProber,
+		Say:       saySMTP,
 	}
 	submission = &Protocol{
 		Name:  "submission",

@@ -3,6 +3,7 @@ package proxy
 import (
 	"time"
 
+	"mailreeve/guard"
 	"mailreeve/protocol"
 )
 
@@ -42,23 +43,25 @@ func (c *conn) overdue(now int64) string {
 		return "" // the header's and the handshake's deadlines are the sockets'
 	}
 	t := &c.service.timeouts
-	past := func(since int64, limit interface{ Nanoseconds() int64 }) bool {
-		return now-since > limit.Nanoseconds()
+	past := func(since int64, limit guard.Duration) bool { return now-since > int64(limit) }
+	patience := t.Command
+	if c.authenticated.Load() {
+		patience = c.service.idleLimit() // a laptop asleep in a download
 	}
-	if w := c.client.writing.Load(); w != 0 && past(w, time.Duration(t.Command)) {
+	if w := c.client.writing.Load(); w != 0 && past(w, patience) {
 		return "client-stalled"
 	}
 	switch protocol.Phase(c.phase.Load()) {
 	case protocol.Judged:
-		if past(c.asked.Load(), leftWait) && c.client.gone() {
+		if past(c.asked.Load(), guard.Duration(leftWait)) && c.client.gone() {
 			return "client-gone"
 		}
 	case protocol.Data:
-		if past(c.heard.Load(), time.Duration(t.Command)) {
+		if past(c.heard.Load(), t.Command) {
 			return "timeout-data"
 		}
 	case protocol.LoggedIn:
-		if past(c.moved.Load(), time.Duration(c.service.idleLimit())) {
+		if past(c.moved.Load(), c.service.idleLimit()) {
 			return "timeout-idle"
 		}
 	case protocol.Idle:
@@ -68,29 +71,29 @@ func (c *conn) overdue(now int64) string {
 }
 
 // idleOverdue looks at a client whose turn it is.
-func (c *conn) idleOverdue(past func(int64, interface{ Nanoseconds() int64 }) bool) string {
+func (c *conn) idleOverdue(past func(int64, guard.Duration) bool) string {
 	t := &c.service.timeouts
 	mail := c.service.Protocol == "smtp"
 	authenticated := c.authenticated.Load()
 	switch {
-	case !c.understood.Load() && past(c.began, time.Duration(t.FirstCommand)):
+	case !c.understood.Load() && past(c.began, t.FirstCommand):
 		return "timeout-first-command"
-	case !authenticated && !mail && past(c.began, time.Duration(t.Login)):
+	case !authenticated && !mail && past(c.began, t.Login):
 		return "timeout-login"
-	case !authenticated && mail && past(c.progressed.Load(), time.Duration(t.Mail)):
+	case !authenticated && mail && past(c.progressed.Load(), t.Mail):
 		return "timeout-mail"
-	case past(c.heard.Load(), time.Duration(t.Command)):
+	case past(c.heard.Load(), t.Command):
 		return "timeout-command"
 	}
 	return ""
 }
 
 // idleLimit is how long a client that is logged in may be silent.
-func (s *service) idleLimit() int64 {
+func (s *service) idleLimit() guard.Duration {
 	if s.Protocol == "pop3" {
-		return int64(s.timeouts.POP3Idle)
+		return s.timeouts.POP3Idle
 	}
-	return int64(s.timeouts.IMAPIdle)
+	return s.timeouts.IMAPIdle
 }
 
 // timeUp ends a connection whose time is up. A client that neither logged in
