@@ -62,7 +62,12 @@ func (d *dialogue) startAuth(tag, mech string, initial []byte, has bool, size in
 	}
 	if a.own {
 		if has {
-			a.responses = append(a.responses, bytes.Clone(initial))
+			// "=" stands for an empty response in this place only.
+			response := bytes.TrimSuffix(bytes.Clone(initial), []byte("="))
+			if len(response) > 0 {
+				response = bytes.Clone(initial)
+			}
+			a.responses = append(a.responses, response)
 		}
 		d.auth = a
 		return Step{Take: size, ToClient: d.words.challenge(a.prompt())}

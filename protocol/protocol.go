@@ -48,7 +48,7 @@ type Protocol struct {
 }
 
 // All lists the protocols that a listener may name.
-var All = []*Protocol{smtp, submission, imap, pop3}
+var All = []*Protocol{smtp, submission, imap, pop3, managesieve}
 
 // Lookup returns the protocol of that name, or nil.
 func Lookup(name string) *Protocol {
@@ -164,7 +164,8 @@ type Conversation interface {
 	// the server's greeting and our own opening commands are done with.
 	Dialled()
 
-	// Secured tells that TLS is up, after [StartTLS].
+	// Secured tells that TLS is up, after [StartTLS]. Client is called next,
+	// also without bytes: ManageSieve repeats its capabilities then.
 	Secured()
 
 	// ServerGone tells that the server could not be dialled, or has closed

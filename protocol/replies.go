@@ -85,7 +85,7 @@ func CompileRows(rows []ReplyRow) (*ReplyTable, error) {
 			return nil, fmt.Errorf("reply row %d: %w", i+1, err)
 		}
 	}
-	for _, own := range [][]ReplyRow{smtpRows, imapRows, pop3Rows} {
+	for _, own := range [][]ReplyRow{smtpRows, imapRows, pop3Rows, sieveRows} {
 		for _, row := range own {
 			if err := t.add(row); err != nil {
 				return nil, fmt.Errorf("built-in reply row %+v: %w", row, err)

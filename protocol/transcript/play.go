@@ -282,6 +282,10 @@ func (p *player) act(step protocol.Step, shown *[]byte) {
 		p.note("tls")
 		p.server = nil
 		p.conversation.Secured()
+		if len(p.client) == 0 {
+			// ManageSieve repeats its capabilities, unasked.
+			p.do(p.conversation.Client(nil), &p.client)
+		}
 	case protocol.Blind:
 		p.note("blind")
 		p.blind = true
