@@ -125,30 +125,35 @@ func (f *kernelFilter) noteFull(set *filterSet, err error) {
 	}
 }
 
-// makeSets makes the sets that the services need and that are not there yet,
-// with what is in force.
-func (f *kernelFilter) makeSets(services []*service) error {
+// makeSets makes the sets that the services need and that are not there yet.
+// Changes reach them from now on; what was in force before is entered later,
+// by fill, but for what is allowed.
+func (f *kernelFilter) makeSets(services []*service) (map[setName]*filling, error) {
 	fresh, err := f.newSets(services)
-	if err == nil && len(fresh) > 0 {
-		err = f.fillSets(fresh)
+	if err != nil || len(fresh) == 0 {
+		return fresh, err
 	}
-	if err != nil {
-		f.mu.Lock()
-		defer f.mu.Unlock()
-		for name, set := range fresh {
-			set.close()
-			delete(f.sets, name)
+	f.inForce(func(ch guard.Change) {
+		key, ok := newFilterKey(ch.Prefix)
+		if made := fresh[setOf(ch)]; made != nil && ok && enterable(ch, key) {
+			made.list = append(made.list, filterEntry{key, bootTimeOf(ch.Until)})
 		}
+	})
+	allowed := setName{allow: true}
+	if made := fresh[allowed]; made != nil {
+		if err := f.fill(allowed, made); err != nil {
+			return fresh, fmt.Errorf("enter what is allowed: %w", err)
+		}
+		delete(fresh, allowed)
 	}
-	return err
+	return fresh, nil
 }
 
-// newSets makes the sets that are missing, empty. Changes reach them from now
-// on.
-func (f *kernelFilter) newSets(services []*service) (map[setName]*filterSet, error) {
+// newSets makes the sets that are missing.
+func (f *kernelFilter) newSets(services []*service) (map[setName]*filling, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	fresh := map[setName]*filterSet{}
+	fresh := map[setName]*filling{}
 	for _, svc := range services {
 		for _, name := range setsOf(svc) {
 			if f.sets[name] != nil {
@@ -162,7 +167,7 @@ func (f *kernelFilter) newSets(services []*service) (map[setName]*filterSet, err
 			if err != nil {
 				return fresh, err
 			}
-			f.sets[name], fresh[name] = set, set
+			f.sets[name], fresh[name] = set, &filling{set: set}
 		}
 	}
 	return fresh, nil
@@ -174,54 +179,54 @@ type filterEntry struct {
 	end bootTime
 }
 
-// fillSets enters what is in force. Bans that find no room are left out.
-func (f *kernelFilter) fillSets(fresh map[setName]*filterSet) error {
-	lists := map[setName][]filterEntry{}
-	f.inForce(func(ch guard.Change) {
-		name := setOf(ch)
-		key, ok := newFilterKey(ch.Prefix)
-		if ok && fresh[name] != nil && enterable(ch, key) {
-			lists[name] = append(lists[name], filterEntry{key, bootTimeOf(ch.Until)})
-		}
-	})
-	for name, set := range fresh {
-		err := f.fill(set, lists[name])
-		if err != nil && name.allow {
-			return fmt.Errorf("enter what is allowed: %w", err)
-		}
-		f.mu.Lock()
-		set.touched = nil
-		if err != nil {
-			f.noteFull(set, err)
-		}
-		f.mu.Unlock()
-	}
-	return nil
+// A filling is a set that was just made and what is to be entered into it.
+type filling struct {
+	set  *filterSet
+	list []filterEntry
 }
 
-// fillAtOnce is how many entries are put in while changes have to wait: a few
-// milliseconds' worth.
-const fillAtOnce = 2048
+// fillBans enters what was in force when the sets were made: a million bans
+// take seconds, and until then accept refuses them. What finds no room is left
+// out.
+func (f *kernelFilter) fillBans(fresh map[setName]*filling) {
+	for name, made := range fresh {
+		if err := f.fill(name, made); err != nil {
+			f.log.Warn("further bans are refused after the handshake", "scope", name.scope, "error", err)
+		}
+	}
+}
+
+// fillAtOnce is how many entries are put in while changes have to wait: about
+// a millisecond's worth.
+const fillAtOnce = 256
 
 // fill enters a list, the longest ban where a network is named twice, without
 // what changes have been about since it was read.
-func (f *kernelFilter) fill(set *filterSet, list []filterEntry) error {
-	slices.SortFunc(list, func(a, b filterEntry) int {
+func (f *kernelFilter) fill(name setName, made *filling) error {
+	slices.SortFunc(made.list, func(a, b filterEntry) int {
 		return cmp.Or(slices.Compare(a.key.Addr[:], b.key.Addr[:]),
 			cmp.Compare(a.key.Bits, b.key.Bits), cmp.Compare(b.end, a.end))
 	})
-	list = slices.CompactFunc(list, func(a, b filterEntry) bool { return a.key == b.key })
+	list := slices.CompactFunc(made.list, func(a, b filterEntry) bool { return a.key == b.key })
+	made.list = nil
+	var err error
 	for chunk := range slices.Chunk(list, fillAtOnce) {
-		if err := f.fillChunk(set, chunk); err != nil {
-			return err
+		if err = f.fillChunk(name, made.set, chunk); err != nil {
+			break
 		}
 	}
-	return nil
-}
-
-func (f *kernelFilter) fillChunk(set *filterSet, chunk []filterEntry) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	made.set.touched = nil
+	return err
+}
+
+func (f *kernelFilter) fillChunk(name setName, set *filterSet, chunk []filterEntry) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.sets[name] != set {
+		return nil // a reload has done away with it
+	}
 	keys, ends := make([]filterKey, 0, len(chunk)), make([]bootTime, 0, len(chunk))
 	for _, e := range chunk {
 		if !set.touched[e.key] {

@@ -66,6 +66,7 @@ type kernelFilter struct {
 	// inForce tells the bans and allow entries that are in force; it is not
 	// called with mu held.
 	inForce func(func(guard.Change))
+	filling sync.WaitGroup // goroutines that enter what is in force
 
 	mu      sync.Mutex
 	state   string // "on", "off" or "unavailable"
@@ -90,46 +91,49 @@ type filterPlan struct {
 	state    string
 	reason   error
 	programs map[string]*ebpf.Program // by listener; none unless the state is "on"
+	// unfilled are the sets made for it, with what is to be entered.
+	unfilled map[setName]*filling
 }
 
-// close lets go of programs that are not put on a socket.
-func (p filterPlan) close() {
+// abandon lets go of a plan that does not come into force.
+func (f *kernelFilter) abandon(p filterPlan) {
 	for _, program := range p.programs {
 		program.Close()
 	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for name, made := range p.unfilled {
+		made.set.close()
+		delete(f.sets, name)
+	}
 }
 
-// prepare makes a program for each service, and the tries that they look at,
-// filled with the bans in force. That there can be none is an error only if
+// prepare makes a program for each service, and the tries that they look at.
+// That there can be none is an error only if
 // the filter is required.
 func (f *kernelFilter) prepare(mode KernelFilter, services []*service) (filterPlan, error) {
 	if mode == KernelFilterOff {
 		return filterPlan{state: filterOff}, nil
 	}
-	programs, err := f.programs(services)
-	switch {
-	case err == nil:
-		return filterPlan{state: filterOn, programs: programs}, nil
-	case mode == KernelFilterRequired:
-		return filterPlan{}, &ConfigError{Element{"enforce", 0, "kernel-filter"}, filterHint(err).Error()}
-	}
-	return filterPlan{state: filterUnavailable, reason: filterHint(err)}, nil
-}
-
-func (f *kernelFilter) programs(services []*service) (map[string]*ebpf.Program, error) {
-	if err := f.makeSets(services); err != nil {
-		return nil, err
-	}
-	p := filterPlan{programs: map[string]*ebpf.Program{}}
-	for _, svc := range services {
-		program, err := f.program(svc)
-		if err != nil {
-			p.close()
-			return nil, err
+	p := filterPlan{state: filterOn, programs: map[string]*ebpf.Program{}}
+	var err error
+	p.unfilled, err = f.makeSets(services)
+	for i := 0; i < len(services) && err == nil; i++ {
+		name := services[i].Name
+		if program, e := f.program(services[i]); e == nil {
+			p.programs[name] = program
+		} else {
+			err = e
 		}
-		p.programs[svc.Name] = program
 	}
-	return p.programs, nil
+	if err == nil {
+		return p, nil
+	}
+	f.abandon(p)
+	if err = filterHint(err); mode == KernelFilterRequired {
+		return filterPlan{}, &ConfigError{Element{"enforce", 0, "kernel-filter"}, err.Error()}
+	}
+	return filterPlan{state: filterUnavailable, reason: err}, nil
 }
 
 // filterHint adds what to do about it.
@@ -152,6 +156,7 @@ func (f *kernelFilter) enter(p filterPlan, services []*service, listeners map[st
 	f.state, f.reason = p.state, p.reason
 	f.mu.Unlock()
 	f.keep(services)
+	f.filling.Go(func() { f.fillBans(p.unfilled) })
 	switch {
 	case p.state == was:
 	case p.state == filterUnavailable:
@@ -282,4 +287,5 @@ func (f *kernelFilter) close() {
 	f.state = filterOff
 	f.mu.Unlock()
 	f.keep(nil)
+	f.filling.Wait()
 }

@@ -77,6 +77,7 @@ func (d *door) enter(mode KernelFilter) {
 		d.t.Fatal(err)
 	}
 	d.filter.enter(plan, []*service{d.svc}, map[string]*listener{d.svc.Address: d.l})
+	d.filter.filling.Wait()
 }
 
 func (d *door) change(kind guard.ChangeKind, prefix, scope string) {

@@ -180,7 +180,7 @@ func (s *Server) open(p *plan) (opened map[string]*listener, err error) {
 		return nil, err
 	}
 	if opened, err = s.openMissing(p); err != nil {
-		p.filter.close()
+		s.filter.abandon(p.filter)
 	}
 	return opened, err
 }
