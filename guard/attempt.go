@@ -16,6 +16,8 @@ type Attempt struct {
 	claims  []claim
 	started time.Time
 	settled atomic.Bool
+	// simulated is the rule that would have refused it, in a dry run.
+	simulated string
 }
 
 // Attempt asks for a credential to go to the server. With Pass it has reserved
@@ -41,6 +43,11 @@ func (g *Guard) attempt(ctx context.Context, set *settings, t *try) (*Attempt, D
 	if d := g.honeypot(set, t, now); d.Verdict != protocol.Pass {
 		return nil, d
 	}
+	if set.cfg.DryRun {
+		if d := g.standing(set, t, now, true, true); d.Verdict != protocol.Pass {
+			return g.ghost(t, now, d)
+		}
+	}
 	ctx, cancel := context.WithTimeout(ctx, attemptWait)
 	defer cancel()
 	if t.guess.same() {
@@ -53,6 +60,14 @@ func (g *Guard) attempt(ctx context.Context, set *settings, t *try) (*Attempt, D
 		g.guesses.end(&t.guess, t.addr, g.clock.now().UnixMilli(), false, false)
 	}
 	return a, d
+}
+
+// ghost lets an attempt go that would not have got so far were it not for the
+// dry run. It leaves no trace, so that the dry run decides as the guard would.
+func (g *Guard) ghost(t *try, now time.Time, d Decision) (*Attempt, Decision) {
+	t.ghost = true
+	g.stats.inFlight.Add(1)
+	return &Attempt{try: t, started: now, simulated: d.Rule}, Decision{Simulated: d.Rule}
 }
 
 // honeypot bans who tries a login that nobody has. The server never sees it.
@@ -118,7 +133,11 @@ func (g *Guard) reserve(ctx context.Context, set *settings, t *try) (*Attempt, D
 		if d.Verdict != protocol.Pass {
 			return nil, d
 		}
-		simulated := g.standing(set, t, now, true, false)
+		simulated := g.standing(set, t, now, true, set.cfg.DryRun)
+		if set.cfg.DryRun && simulated.Verdict != protocol.Pass {
+			g.guesses.end(&t.guess, t.addr, now.UnixMilli(), false, false)
+			return g.ghost(t, now, simulated)
+		}
 		claims := g.claims(set, t, now, simulated)
 		if w == nil {
 			if k, yes := g.queues.behind(claims); yes {
@@ -178,9 +197,6 @@ func (g *Guard) overDecision(set *settings, c *claim) Decision {
 // claims gives what an attempt must reserve: the points of a failure under
 // every rule that counts it.
 func (g *Guard) claims(set *settings, t *try, now time.Time, simulated Decision) []claim {
-	if simulated.Rule != "" && set.cfg.DryRun {
-		return nil // were it not a dry run, it would not have got here
-	}
 	var out []claim
 	for _, r := range set.rules {
 		points := r.points[protocol.AuthFailure]

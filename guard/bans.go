@@ -219,8 +219,8 @@ func (g *Guard) expire(now int64) {
 
 // bannedAnywhere tells whether an address is banned in any scope.
 func (g *Guard) bannedAnywhere(p netip.Prefix, now int64) bool {
-	for scope := range *g.index.scopes.Load() {
-		if g.index.lookup(p.Addr(), now, scope) != 0 {
+	for _, s := range *g.index.scopes.Load() {
+		if g.index.lookup(p.Addr(), now, s.name) != 0 {
 			return true
 		}
 	}

@@ -2,9 +2,9 @@ package guard
 
 import (
 	"encoding/binary"
-	"maps"
 	"math/rand/v2"
 	"net/netip"
+	"slices"
 	"sync/atomic"
 
 	"github.com/gaissmai/bart"
@@ -16,22 +16,54 @@ import (
 type index struct {
 	seed   uint64
 	widths atomic.Pointer[widths]
-	scopes atomic.Pointer[map[string]*scopeIndex]
+	scopes atomic.Pointer[[]*scopeIndex]     // few, so that they are gone through
 	allow  atomic.Pointer[bart.Table[int64]] // until when, in milliseconds
 }
 
-// A scopeIndex holds the bans of one scope.
+// A scopeIndex holds the bans of one scope. Networks of the usual widths are
+// in the same table as addresses, with their width in the unused half of the
+// key: a trie costs ten times as much for networks that are far apart.
 type scopeIndex struct {
-	addrs addrTable
-	nets  atomic.Pointer[bart.Table[banEnd]]
+	name  string
+	table addrTable
+	// usual counts the networks of each usual width in the table.
+	usual [len(usualWidths)]atomic.Int32
+	nets  atomic.Pointer[bart.Table[banEnd]] // of all other widths
 }
+
+// usualWidths are the widths that bans of networks mostly have; the first is
+// IPv4's.
+var usualWidths = [...]int{24, 48, 56}
 
 func newIndex(w widths) *index {
 	x := &index{seed: rand.Uint64()}
 	x.widths.Store(&w)
-	x.scopes.Store(&map[string]*scopeIndex{})
+	x.scopes.Store(&[]*scopeIndex{})
 	x.allow.Store(new(bart.Table[int64]))
 	return x
+}
+
+// netWords gives the key of a network of the i-th usual width.
+func netWords(a netip.Addr, i int) (hi, lo uint64) {
+	b := a.As16()
+	if i == 0 {
+		return 1, binary.BigEndian.Uint64(b[8:]) &^ 0xff
+	}
+	return binary.BigEndian.Uint64(b[:8]) &^ (1<<(64-usualWidths[i]) - 1), uint64(usualWidths[i])
+}
+
+// usualWidth gives the place of a network's width among the usual ones. Where
+// IPv6 addresses count one by one the key has no unused half.
+func (w *widths) usualWidth(p netip.Prefix) (int, bool) {
+	if p.Addr().Is6() && w.v6 > 64 {
+		return 0, false
+	}
+	for i, bits := range usualWidths {
+		if p.Bits() == bits && p.Addr().Is4() == (i == 0) {
+			return i, true
+		}
+	}
+	return 0, false
 }
 
 // words gives an address, at its width, as two words. IPv4 is v4-mapped.
@@ -51,33 +83,52 @@ func (w *widths) words(a netip.Addr) (hi, lo uint64) {
 // lookup gives the ban that covers an address in one of the scopes: a hard one
 // before a soft one. It is 0 if there is none.
 func (x *index) lookup(a netip.Addr, now int64, scopes ...string) banEnd {
-	m := *x.scopes.Load()
-	if len(m) == 0 {
+	all := *x.scopes.Load()
+	if len(all) == 0 {
 		return 0
 	}
+	a = a.Unmap()
 	hi, lo := x.widths.Load().words(a)
 	var found banEnd
-	for _, name := range scopes {
-		s := m[name]
-		if s == nil {
+	for _, s := range all {
+		if !slices.Contains(scopes, s.name) {
 			continue
 		}
-		if e := s.addrs.get(hi, lo, x.seed); e != 0 && !e.over(now) {
+		if e := s.table.get(hi, lo, x.seed); e != 0 && !e.over(now) {
 			if !e.soft() {
 				return e
 			}
 			found = e
 		}
-		if t := s.nets.Load(); t != nil {
-			if e := lookupNet(t, a.Unmap(), now); e != 0 {
-				return e
-			}
+		if e := s.lookupNet(a, now, x.seed); e != 0 {
+			return e
 		}
 	}
 	return found
 }
 
-func lookupNet(t *bart.Table[banEnd], a netip.Addr, now int64) banEnd {
+// lookupNet gives the ban of a network that covers an address.
+func (s *scopeIndex) lookupNet(a netip.Addr, now int64, seed uint64) banEnd {
+	from, to := 1, len(usualWidths)
+	if a.Is4() {
+		from, to = 0, 1
+	}
+	for i := from; i < to; i++ {
+		if s.usual[i].Load() == 0 {
+			continue
+		}
+		hi, lo := netWords(a, i)
+		if e := s.table.get(hi, lo, seed); e != 0 && !e.over(now) {
+			return e
+		}
+	}
+	if t := s.nets.Load(); t != nil {
+		return lookupTrie(t, a, now)
+	}
+	return 0
+}
+
+func lookupTrie(t *bart.Table[banEnd], a netip.Addr, now int64) banEnd {
 	e, ok := t.Lookup(a)
 	if !ok {
 		return 0
@@ -112,13 +163,14 @@ func (x *index) allowed(a netip.Addr, now int64) bool {
 func (x *index) empty() bool { return len(*x.scopes.Load()) == 0 }
 
 func (x *index) scope(name string) *scopeIndex {
-	m := *x.scopes.Load()
-	if s := m[name]; s != nil {
-		return s
+	all := *x.scopes.Load()
+	for _, s := range all {
+		if s.name == name {
+			return s
+		}
 	}
-	next := maps.Clone(m)
-	s := &scopeIndex{}
-	next[name] = s
+	s := &scopeIndex{name: name}
+	next := append(slices.Clone(all), s)
 	x.scopes.Store(&next)
 	return s
 }
@@ -129,9 +181,18 @@ func (w widths) whole(p netip.Prefix) bool { return p == w.address(p.Addr()) }
 // set adds or changes a ban.
 func (x *index) set(p netip.Prefix, scope string, end banEnd) {
 	s := x.scope(scope)
-	if w := x.widths.Load(); w.whole(p) {
+	w := x.widths.Load()
+	if w.whole(p) {
 		hi, lo := w.words(p.Addr())
-		s.addrs.set(hi, lo, x.seed, end)
+		s.table.set(hi, lo, x.seed, end)
+		return
+	}
+	if i, ok := w.usualWidth(p); ok {
+		hi, lo := netWords(p.Addr(), i)
+		if s.table.get(hi, lo, x.seed) == 0 {
+			s.usual[i].Add(1)
+		}
+		s.table.set(hi, lo, x.seed, end)
 		return
 	}
 	t := s.nets.Load()
@@ -143,13 +204,19 @@ func (x *index) set(p netip.Prefix, scope string, end banEnd) {
 
 // remove takes a ban out.
 func (x *index) remove(p netip.Prefix, scope string) {
-	s := (*x.scopes.Load())[scope]
-	if s == nil {
+	s := x.scope(scope)
+	w := x.widths.Load()
+	if w.whole(p) {
+		hi, lo := w.words(p.Addr())
+		s.table.remove(hi, lo, x.seed)
 		return
 	}
-	if w := x.widths.Load(); w.whole(p) {
-		hi, lo := w.words(p.Addr())
-		s.addrs.remove(hi, lo, x.seed)
+	if i, ok := w.usualWidth(p); ok {
+		hi, lo := netWords(p.Addr(), i)
+		if s.table.get(hi, lo, x.seed) != 0 {
+			s.table.remove(hi, lo, x.seed)
+			s.usual[i].Add(-1)
+		}
 		return
 	}
 	t := s.nets.Load()

@@ -21,6 +21,13 @@ func (g *Guard) Settle(a *Attempt, out protocol.Outcome, code string) Decision {
 	if out == protocol.Penalty {
 		failure = g.penaltyIsFailure(t, took, now)
 	}
+	if t.ghost {
+		g.stats.outcome(out)
+		ev := t.event(now, protocol.AuthFailure)
+		ev.Code, ev.Outcome = code, out.String()
+		g.tell(ev, out.String(), Decision{Simulated: a.simulated})
+		return Decision{Simulated: a.simulated}
+	}
 	if definite {
 		g.trouble.answered(t, out == protocol.Success, now.UnixMilli())
 	}

@@ -22,6 +22,8 @@ type try struct {
 	again bool
 	// ticket: a login is guarded and this try may go nevertheless.
 	ticket map[string]bool
+	// ghost: a dry run lets it go; it leaves no trace.
+	ghost bool
 	// soft: the address is banned, but the familiar pair may pass.
 	soft bool
 }
@@ -69,11 +71,9 @@ func (g *Guard) standing(set *settings, t *try, now time.Time, simulated, may bo
 		if t.ticket[login] {
 			continue
 		}
-		if simulated {
-			return Decision{Verdict: protocol.Guarded, Rule: "login"}
-		}
+		// Strict behaviour, without familiar places, has no trickle either.
 		known := g.places.knownNetwork(t.net, now.UnixMilli())
-		if !may || !g.ledger.ticket(now, login, t.net.String(), known) {
+		if !may || set.cfg.Familiar == 0 || !g.ledger.ticket(now, login, t.net.String(), known) {
 			return Decision{Verdict: protocol.Guarded, Rule: "login"}
 		}
 		if t.ticket == nil {

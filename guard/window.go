@@ -34,7 +34,7 @@ type window struct {
 	tripped bool
 }
 
-// pendingPoints are the points of refs reservations that share a value.
+// pendingPoints are refs reservations of the same value and points.
 type pendingPoints struct {
 	value  uint32
 	points milli
@@ -71,17 +71,29 @@ func (w *window) has(value uint32) bool {
 }
 
 // reserved gives the points that pending reservations would add if all of
-// them were charged.
+// them were charged. Of several with one value the largest counts.
 func (w *window) reserved() milli {
 	var sum milli
-	for _, p := range w.pending {
-		if p.value == 0 {
+	for i, p := range w.pending {
+		switch {
+		case p.value == 0:
 			sum += p.points * milli(p.refs)
-		} else if !w.has(p.value) {
+		case !w.has(p.value) && w.largest(i):
 			sum += p.points
 		}
 	}
 	return sum
+}
+
+// largest tells whether no other pending entry of the same value has more
+// points, or as many and comes first.
+func (w *window) largest(i int) bool {
+	for j, p := range w.pending {
+		if p.value == w.pending[i].value && (p.points > w.pending[i].points || p.points == w.pending[i].points && j < i) {
+			return false
+		}
+	}
+	return true
 }
 
 // room says whether points may be reserved.
@@ -120,8 +132,7 @@ func (w *window) room(value uint32, limit milli) room {
 func (w *window) reserve(value uint32, points milli) {
 	for i := range w.pending {
 		p := &w.pending[i]
-		if p.value == value && (value != 0 || p.points == points) {
-			p.points = max(p.points, points)
+		if p.value == value && p.points == points {
 			p.refs++
 			return
 		}
@@ -133,7 +144,7 @@ func (w *window) reserve(value uint32, points milli) {
 func (w *window) release(value uint32, points milli) {
 	for i := range w.pending {
 		p := &w.pending[i]
-		if p.value != value || (value == 0 && p.points != points) {
+		if p.value != value || p.points != points {
 			continue
 		}
 		if p.refs--; p.refs == 0 {
