@@ -7,11 +7,6 @@ import (
 	"strings"
 )
 
-// errIMAPHeader: the server took our PROXY header for commands.
-var errIMAPHeader = errors.New("the server does not expect the PROXY header and took it for commands: " +
-	"in Dovecot set haproxy = yes in this service's inet_listener and name our address in haproxy_trusted_networks, " +
-	"in Cyrus give the service's imapd the -H option, or set proxy-protocol = \"none\" for this upstream")
-
 // An imapProber asks a server what it is: greeting, [STARTTLS,] CAPABILITY,
 // ID, LOGOUT.
 type imapProber struct {
@@ -35,7 +30,7 @@ func (p *imapProber) Server(line []byte) ProbeStep {
 	case tag == "*":
 		return p.untagged(line, r)
 	case tag != p.tag:
-		return ProbeStep{Err: errIMAPHeader}
+		return ProbeStep{Err: ErrHeaderUnexpected}
 	}
 	return p.tagged(line, r)
 }
@@ -45,7 +40,7 @@ func (p *imapProber) greeted(line []byte, tag string, r reply) ProbeStep {
 	case tag != "*":
 		return ProbeStep{Err: fmt.Errorf("this is no IMAP server: it greets with %.60q", line)}
 	case r.code == "BAD":
-		return ProbeStep{Err: errIMAPHeader}
+		return ProbeStep{Err: ErrHeaderUnexpected}
 	case r.code == "PREAUTH":
 		return ProbeStep{Err: errors.New("the server greets with PREAUTH, it takes anybody who connects as logged in: configure it to require a login")}
 	case r.code != "OK":
@@ -74,7 +69,7 @@ func (p *imapProber) untagged(line []byte, r reply) ProbeStep {
 	upper := strings.ToUpper(strings.TrimRight(string(line), "\r\n"))
 	switch {
 	case r.code == "BAD" && p.tag == "b":
-		return ProbeStep{Err: errIMAPHeader}
+		return ProbeStep{Err: ErrHeaderUnexpected}
 	case r.code == "BYE" && p.tag != "d":
 		return ProbeStep{Err: fmt.Errorf("the server ended the dialogue: %.200q", line)}
 	case r.code == "CAPABILITY":

@@ -1,15 +1,9 @@
 package protocol
 
 import (
-	"errors"
 	"fmt"
 	"strings"
 )
-
-// errPOP3Header: the server took our PROXY header for commands.
-var errPOP3Header = errors.New("the server does not expect the PROXY header and took it for commands: " +
-	"in Dovecot set haproxy = yes in this service's inet_listener and name our address in haproxy_trusted_networks, " +
-	"or set proxy-protocol = \"none\" for this upstream")
 
 // A pop3Prober asks a server what it is: greeting, [STLS,] CAPA, QUIT.
 type pop3Prober struct {
@@ -32,7 +26,7 @@ func (p *pop3Prober) Server(line []byte) ProbeStep {
 	case p.listing:
 		return p.listed(text)
 	case r.code != "+OK" && p.asked == "CAPA" && strings.Contains(strings.ToLower(r.text), "unknown command"):
-		return ProbeStep{Err: errPOP3Header}
+		return ProbeStep{Err: ErrHeaderUnexpected}
 	case r.code != "+OK" && p.asked == "STLS":
 		return ProbeStep{Err: fmt.Errorf("the server refuses STLS (%.200q): set tls = \"none\" or \"implicit\" for this upstream", line)}
 	}

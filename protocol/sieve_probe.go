@@ -1,15 +1,9 @@
 package protocol
 
 import (
-	"errors"
 	"fmt"
 	"strings"
 )
-
-// errSieveHeader: the server took our PROXY header for commands.
-var errSieveHeader = errors.New("the server does not expect the PROXY header and took it for commands: " +
-	"in Dovecot set haproxy = yes in this service's inet_listener and name our address in haproxy_trusted_networks, " +
-	"or set proxy-protocol = \"none\" for this upstream")
 
 // A sieveProber asks a server what it is: greeting, [STARTTLS, whose handshake
 // is followed by another list,] LOGOUT. The list is in the greeting.
@@ -61,7 +55,7 @@ func (p *sieveProber) ask(command string) ProbeStep {
 func (p *sieveProber) answered(line []byte, r reply) ProbeStep {
 	switch {
 	case p.asked == "LOGOUT" && r.code != "OK":
-		return ProbeStep{Err: errSieveHeader}
+		return ProbeStep{Err: ErrHeaderUnexpected}
 	case p.asked == "STARTTLS" && r.code != "OK":
 		return ProbeStep{Err: fmt.Errorf("the server refuses STARTTLS (%.200q): set tls = \"none\" or \"implicit\" for this upstream", line)}
 	case p.asked == "STARTTLS":
