@@ -1,6 +1,7 @@
 package integration
 
 import (
+	"flag"
 	"fmt"
 	"net"
 	"os"
@@ -19,7 +20,16 @@ func TestMain(m *testing.M) {
 	os.Exit(run(m))
 }
 
+// atOnce is how many tests run at the same time. They wait more than they
+// compute, so this does not depend on the number of cores.
+const atOnce = "6"
+
 func run(m *testing.M) int {
+	flag.Parse()
+	if err := flag.Set("test.parallel", atOnce); err != nil {
+		fmt.Fprintln(os.Stderr, "integration:", err)
+		return 1
+	}
 	var err error
 	bed, err = testbed.Start()
 	if err != nil {

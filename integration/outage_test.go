@@ -33,7 +33,7 @@ func always(answer string) func(testbed.FakeLogin) string {
 // was wrong.
 func TestAnOutageBansNobody(t *testing.T) {
 	t.Parallel()
-	const logins, atOnce = 1000, 20
+	const logins, workers = 1000, 20
 	for _, trouble := range troubles {
 		t.Run(trouble.name, func(t *testing.T) {
 			t.Parallel()
@@ -49,8 +49,8 @@ func TestAnOutageBansNobody(t *testing.T) {
 				fake.Suspend()
 			}
 			var answers tally
-			together(atOnce, func(worker int) {
-				for i := range logins / atOnce {
+			together(workers, func(worker int) {
+				for i := range logins / workers {
 					from := fmt.Sprintf("127.37.%d.%d", i%5, worker+1)
 					login := fmt.Sprintf("user%d@example.test", (i+worker)%10)
 					answers.try(p.Guess(trouble.protocol, from, login, bed.Secrets.New("outage")))

@@ -27,7 +27,7 @@ func TestReloadWithABadFile(t *testing.T) {
 			return s + "\n[[listener]]\nname = \"x\"\naddress = \"127.0.0.1:0\"\nprotocol = \"imap\"\ntls = \"none\"\nupstream = \"nobody\"\n"
 		},
 			`upstream = "nobody"`, "nobody"},
-		{"not TOML", func(s string) string { return s + "\n[[listener\n" }, "[[listener", ""},
+		{"not TOML", func(s string) string { return s + "\ncolour = blue\n" }, "colour = blue", ""},
 		{"no certificate there", func(s string) string { return strings.Replace(s, "mx.pem", "nothing.pem", 1) },
 			"", "nothing.pem"},
 	}

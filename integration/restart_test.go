@@ -17,7 +17,7 @@ func TestBansSurviveAKill(t *testing.T) {
 	fake := testbed.NewFake(t, testbed.Script{Protocol: "imap"})
 	p := bed.NewProxy(t, testbed.InFront("imap", "implicit", fake.Port, map[string]any{"authentication": "5/1h"}))
 	guess := func(from string, i int) testbed.Guess {
-		return p.Guess("imap", from, "victim@example.test", bed.Secrets.New(fmt.Sprintf("kill%d", i)))
+		return p.Guess("imap", from, "victim@example.test", bed.Secrets.New(fmt.Sprintf("kill%d-%s", i, from)))
 	}
 	for i := range 5 {
 		guess(banned, i).Answer()

@@ -50,12 +50,14 @@ func knockOnce(from netip.Addr, to netip.AddrPort) error {
 	switch err := unix.Connect(fd, sockaddr(to)); {
 	case errors.Is(err, unix.ECONNREFUSED), errors.Is(err, unix.ECONNRESET):
 		return nil
+	case errors.Is(err, unix.EINTR):
+		return nil // Go's scheduler signals threads; one knock less.
 	case err != nil:
 		return fmt.Errorf("connect from %v: %w", from, err)
 	}
 	var buf [64]byte
 	switch n, err := unix.Read(fd, buf[:]); {
-	case errors.Is(err, unix.ECONNRESET), err == nil && n == 0:
+	case errors.Is(err, unix.ECONNRESET), errors.Is(err, unix.EINTR), err == nil && n == 0:
 		return nil
 	case err != nil:
 		return fmt.Errorf("%v was not refused: %w", from, err)

@@ -38,6 +38,7 @@ type options struct {
 	window        time.Duration
 	settle        time.Duration
 	idle          int
+	bans          int
 	limit         time.Duration
 	json          string
 	binary        string
@@ -57,6 +58,7 @@ func main() {
 	flag.DurationVar(&o.window, "window", 700*time.Millisecond, "how long each is looked at")
 	flag.DurationVar(&o.settle, "settle", time.Minute, "how long connections are idle before their memory is taken")
 	flag.IntVar(&o.idle, "idle", 9000, "how many idle connections a product holds at most")
+	flag.IntVar(&o.bans, "bans", 1_000_000, "how many bans are loaded at most")
 	flag.DurationVar(&o.limit, "limit", 14*time.Minute, "when to stop, with what there is")
 	flag.StringVar(&o.json, "json", "", "write every reading to this `FILE`, a JSON object a line")
 	flag.StringVar(&o.binary, "binary", "", "measure this `FILE` instead of building mailreeve")

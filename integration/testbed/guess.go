@@ -3,6 +3,7 @@ package testbed
 import (
 	"fmt"
 	"strings"
+	"time"
 )
 
 // A Guess is one connection with one login.
@@ -39,6 +40,10 @@ func (a Answer) String() string {
 	return [...]string{"unanswered", "accepted", "wrong", "later", "good-bye", "other"}[a]
 }
 
+// loginPatience is how long an answer to a login is waited for: a guard may
+// hold a login back for 30 s, until others are settled.
+const loginPatience = 45 * time.Second
+
 // Try makes the guess, and returns the connection if it was accepted. The text
 // is what the answer was read from, or the error.
 func (g Guess) Try() (Answer, string, *Conn) {
@@ -46,6 +51,7 @@ func (g Guess) Try() (Answer, string, *Conn) {
 	if err != nil {
 		return Unanswered, err.Error(), nil
 	}
+	conn.Patience = loginPatience
 	var line string
 	if g.Protocol == "imap" {
 		line, err = conn.IMAP("g1", "LOGIN %q %q", g.Login, g.Password)
