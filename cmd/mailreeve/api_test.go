@@ -25,7 +25,7 @@ import (
 )
 
 // startDaemon runs the whole program in this process, on ports the system
-// chooses, with no server behind.
+// chooses, with no server behind. Its configuration ends within [guard].
 func startDaemon(t *testing.T) *daemon {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "reeve") // A socket's path is short.
@@ -36,7 +36,7 @@ func startDaemon(t *testing.T) *daemon {
 	file := filepath.Join(dir, "config.toml")
 	text := "[admin]\nsocket = \"" + filepath.Join(dir, "admin.sock") + "\"\nmetrics = \"\"\n[store]\nkind = \"memory\"\n" +
 		strings.ReplaceAll(strings.ReplaceAll(goodConfig, ":11143", ":1"), `":143"`, `"127.0.0.1:0"`) +
-		"[timeouts]\ndrain = \"1s\"\n"
+		"[timeouts]\ndrain = \"1s\"\n[guard]\nexempt-local = false\n"
 	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -139,10 +139,10 @@ func TestReloadIsAllOrNothing(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	write(string(text) + "[guard]\nlogin = \"9/1h\"\nban-tme = \"1h\"\n")
+	write(string(text) + "login = \"9/1h\"\nban-tme = \"1h\"\n")
 	answer, status := call[apiError](t, d, "POST", "/v1/reload", "")
-	lines := strings.Count(string(text), "\n") + 3
-	if want := d.file + ":" + strconv.Itoa(lines) + ": guard.ban-tme"; status != 409 || !answer.Config || !strings.HasPrefix(answer.Error, want) {
+	line := strings.Count(string(text), "\n") + 2
+	if want := d.file + ":" + strconv.Itoa(line) + ": guard.ban-tme"; status != 409 || !answer.Config || !strings.HasPrefix(answer.Error, want) {
 		t.Errorf("status %d, %+v; want an error that begins with %q", status, answer, want)
 	}
 	if got := d.current().Guard.Login.String(); got != "20/1h" {
@@ -151,7 +151,7 @@ func TestReloadIsAllOrNothing(t *testing.T) {
 	if v := gauge(t, d, "mailreeve_config_last_reload_successful"); v != "0" {
 		t.Errorf("mailreeve_config_last_reload_successful = %s, want 0", v)
 	}
-	write(string(text) + "[guard]\nlogin = \"9/1h\"\n[log]\nlevel = \"debug\"\n")
+	write(string(text) + "login = \"9/1h\"\n[log]\nlevel = \"debug\"\n")
 	if answer, status := call[reloaded](t, d, "POST", "/v1/reload", ""); status != 200 {
 		t.Fatalf("status %d, %+v", status, answer)
 	}
