@@ -196,6 +196,8 @@ func (c *conn) startTLS(step *protocol.Step) bool {
 	}
 	c.mu.Lock()
 	c.conv.Secured()
+	c.authenticated.Store(false) // what was said in clear is forgotten (RFC 3207 section 4.2)
+	c.login = ""
 	c.notePhase()
 	c.heard.Store(moment())
 	c.talking.Store(true)

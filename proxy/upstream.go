@@ -180,11 +180,6 @@ func (u *upstream) converse(ctx context.Context, e *end, address string, p proto
 		if step.Err != nil {
 			return step, step.Err
 		}
-		if len(step.Send) > 0 {
-			if _, err := e.Write(step.Send); err != nil {
-				return step, err
-			}
-		}
 		if step.StartTLS {
 			// Whatever came in clear behind the go-ahead is not the server's.
 			if r.Buffered() > 0 || e.unread() > 0 {
@@ -194,6 +189,11 @@ func (u *upstream) converse(ctx context.Context, e *end, address string, p proto
 				return step, err
 			}
 			r = bufio.NewReaderSize(io.LimitReader(e, maxProbe), protocol.MaxLine)
+		}
+		if len(step.Send) > 0 { // behind the handshake, if there was one
+			if _, err := e.Write(step.Send); err != nil {
+				return step, err
+			}
 		}
 		if step.Done {
 			if r.Buffered() > 0 {
