@@ -149,6 +149,7 @@ func (d *dialogue) withheld(step Step, tag string, size int) Step {
 	v := d.ask.verdict
 	d.ask = guardAnswer{}
 	d.auth = nil
+	d.who = ""
 	step = d.words.refuse(v, tag)
 	step.Take = size
 	return step
@@ -165,8 +166,12 @@ func (d *dialogue) sendsCredential(tag, verb string) {
 	}
 }
 
-// outstanding is the outcome that a dialogue's sudden end has.
+// outstanding is the outcome that a dialogue's sudden end has. What the client
+// knows already it cannot undo by ending the dialogue.
 func (d *dialogue) outstanding() Outcome {
+	if d.judged && d.auth != nil && d.auth.told {
+		return Failure
+	}
 	if d.judged || d.ask.known && d.ask.verdict == Pass {
 		return Neutral
 	}

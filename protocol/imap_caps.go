@@ -56,10 +56,14 @@ func (c *imapConversation) offers(word string) bool {
 }
 
 // blindIsSafe tells whether the bytes behind a login may pass unseen: the
-// server is known, and has no way back to a state in which it takes logins.
+// server is known, and has no way back to a state in which it takes logins. The
+// family that a probe found, or an operator set, goes before the greeting.
 func (c *imapConversation) blindIsSafe() bool {
-	return (c.dovecot || strings.EqualFold(c.set.Offer.Family, "dovecot")) &&
-		!c.offers("UNAUTHENTICATE")
+	dovecot := c.dovecot
+	if family := c.set.Offer.Family; family != "" {
+		dovecot = strings.EqualFold(family, "dovecot")
+	}
+	return dovecot && !c.offers("UNAUTHENTICATE")
 }
 
 // cutCapabilities finds the capability list in a server's line: behind

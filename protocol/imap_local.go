@@ -250,6 +250,7 @@ func (c *imapConversation) unparsable(cmd *imapCommand, line []byte) Step {
 func (c *imapConversation) desync() Step {
 	return Step{
 		ToClient: []byte("* BYE That literal cannot be understood.\r\n"),
+		Outcome:  c.outstanding(),
 		Events:   []Event{{Kind: BadCommand}},
 		Do:       End,
 		Why:      "client sent a literal where none can be",
@@ -259,6 +260,7 @@ func (c *imapConversation) desync() Step {
 func (c *imapConversation) tooLong() Step {
 	return Step{
 		ToClient: []byte("* BYE Line or literal too long.\r\n"),
+		Outcome:  c.outstanding(),
 		Events:   []Event{{Kind: LineTooLong}},
 		Do:       End,
 		Why:      "client sent too long a line or literal",

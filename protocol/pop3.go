@@ -80,6 +80,7 @@ func (c *pop3Conversation) Client(data []byte) Step {
 	case lineLong:
 		return Step{
 			ToClient: []byte("-ERR Line too long.\r\n"),
+			Outcome:  c.outstanding(),
 			Events:   []Event{{Kind: LineTooLong}},
 			Do:       End,
 			Why:      "client sent too long a line",
