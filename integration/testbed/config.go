@@ -21,6 +21,7 @@ type Config struct {
 	Guard        map[string]any   `toml:"guard"`
 	Timeouts     map[string]any   `toml:"timeouts,omitempty"`
 	Limits       map[string]any   `toml:"limits,omitempty"`
+	Enforce      map[string]any   `toml:"enforce"`
 	Certificates []Certificate    `toml:"certificate"`
 	Upstreams    []Upstream       `toml:"upstream"`
 	Listeners    []Listener       `toml:"listener"`

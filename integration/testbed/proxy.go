@@ -79,10 +79,21 @@ func (b *Bed) PrepareProxy(t testing.TB, cfg Config) *Proxy {
 	cfg.Admin = withDefaults(cfg.Admin, map[string]any{
 		"socket": filepath.Join(dir, "admin.sock"), "metrics": p.metrics,
 	})
+	cfg.Enforce = withDefaults(cfg.Enforce, map[string]any{"kernel-filter": kernelFilter()})
 	cfg.Store = withDefaults(cfg.Store, map[string]any{"path": filepath.Join(dir, "store")})
 	p.Config = cfg
 	p.WriteConfig(cfg)
 	return p
+}
+
+// kernelFilter is off unless MAILREEVE_TEST_KERNEL_FILTER says otherwise: to a
+// client a dropped SYN looks like a dead host, which takes long to notice, and
+// refusals at accept could not be counted.
+func kernelFilter() string {
+	if set := os.Getenv("MAILREEVE_TEST_KERNEL_FILTER"); set != "" {
+		return set
+	}
+	return "off"
 }
 
 func withDefaults(table, defaults map[string]any) map[string]any {
