@@ -1,0 +1,267 @@
+package guard
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/testutil"
+
+	"mailreeve/protocol"
+)
+
+func TestWaitersGoInTheOrderInWhichTheyCame(t *testing.T) {
+	tell(t, nil, func(s *story) {
+		var held []*Attempt
+		for i := range 10 {
+			a, _ := s.ask(from("192.0.2.1"), plain("alice", fmt.Sprint("held", i)))
+			held = append(held, a)
+		}
+		var mu sync.Mutex
+		var order []int
+		var wg sync.WaitGroup
+		for i := range 10 {
+			wg.Go(func() {
+				a, d := s.g.Attempt(context.Background(), from("192.0.2.1"), plain("alice", fmt.Sprint("waits", i)))
+				if a == nil {
+					s.Errorf("waiter %d: %v", i, d.Verdict)
+					return
+				}
+				mu.Lock()
+				order = append(order, i)
+				mu.Unlock()
+				s.g.Settle(a, protocol.Neutral, "")
+			})
+			synctest.Wait() // it waits, before the next one comes
+		}
+		if n := s.g.Status().Waiting; n != 10 {
+			s.Errorf("%d wait, want 10", n)
+		}
+		s.g.Settle(held[0], protocol.Neutral, "")
+		wg.Wait()
+		if !slices.IsSorted(order) || len(order) != 10 {
+			s.Errorf("order %v", order)
+		}
+	})
+}
+
+func TestABanDropsWhoWaitsAtOnce(t *testing.T) {
+	tell(t, nil, func(s *story) {
+		for i := range 10 {
+			s.ask(from("192.0.2.1"), plain("alice", fmt.Sprint("held", i)))
+		}
+		start := time.Now()
+		var wg sync.WaitGroup
+		for i := range 50 {
+			secret := fmt.Sprint("waits", i%30) // some wait for their like in flight
+			wg.Go(func() {
+				_, d := s.g.Attempt(context.Background(), from("192.0.2.1"), plain("alice", secret))
+				if d.Verdict != protocol.Banned || time.Since(start) != time.Second {
+					s.Errorf("waiter %d: %v after %v", i, d.Verdict, time.Since(start))
+				}
+			})
+		}
+		time.Sleep(time.Second)
+		if _, err := s.g.AddBan(BanRequest{Target: "192.0.2.1", For: Duration(time.Hour)}); err != nil {
+			s.Fatal(err)
+		}
+		wg.Wait()
+	})
+}
+
+func TestASuccessIsReleasedEvenIfABanFell(t *testing.T) {
+	tell(t, nil, func(s *story) {
+		a, _ := s.ask(from("192.0.2.1"), plain("alice", "right"))
+		b, _ := s.ask(from("192.0.2.1"), plain("bob", "wrong"))
+		if _, err := s.g.AddBan(BanRequest{Target: "192.0.2.1"}); err != nil {
+			s.Fatal(err)
+		}
+		s.want(s.g.Settle(a, protocol.Success, "").Verdict, protocol.Pass)
+		s.want(s.g.Settle(b, protocol.Failure, "").Verdict, protocol.Banned)
+	})
+}
+
+func TestBlockedNetworksComeAndGoWithTheConfiguration(t *testing.T) {
+	tell(t, func(c *Config) { c.BlockedIP = []string{"192.0.2.0/24", "2001:db8::7"} }, func(s *story) {
+		s.admits(mx("192.0.2.77"), protocol.Banned)
+		s.admits(from("2001:db8::1"), protocol.Banned)
+		s.want(s.right("192.0.2.77", "alice"), protocol.Banned)
+		if r, err := s.g.Unban(UnbanRequest{Target: "192.0.2.77"}); err != nil || len(r.Remaining) != 1 || r.Remaining[0].Rule != blockedRule {
+			s.Errorf("unban: %+v, %v", r, err)
+		}
+		// A ban by hand of the same network comes and goes; the block stays.
+		if _, err := s.g.AddBan(BanRequest{Target: "192.0.2.0/24", For: Duration(time.Minute)}); err != nil {
+			s.Fatal(err)
+		}
+		time.Sleep(2 * time.Minute)
+		s.admits(mx("192.0.2.77"), protocol.Banned)
+
+		cfg := DefaultConfig()
+		cfg.ExemptLocal = false
+		cfg.AllowedIP = []string{"2001:db8::/64"}
+		cfg.BlockedIP = []string{"2001:db8::7"}
+		if err := s.g.Reconfigure(cfg, Options{}); err != nil {
+			s.Fatal(err)
+		}
+		s.admits(mx("192.0.2.77"), protocol.Pass)
+		s.admits(from("2001:db8::1"), protocol.Pass)
+		if !s.g.Exempt(netip.MustParseAddr("2001:db8::1")) || s.g.Exempt(netip.MustParseAddr("192.0.2.77")) {
+			s.Error("exempt is not what is allowed")
+		}
+		cfg.BanTime = 0
+		if err := s.g.Reconfigure(cfg, Options{}); err == nil || !strings.Contains(err.Error(), "guard.ban-time") {
+			s.Errorf("error %v", err)
+		}
+	})
+}
+
+func TestAReloadKeepsPointsUnderTheNewLimit(t *testing.T) {
+	tell(t, nil, func(s *story) {
+		s.guesses("192.0.2.1", "alice", 4)
+		cfg := DefaultConfig()
+		cfg.ExemptLocal = false
+		cfg.Authentication = Limit{5, Duration(time.Hour)}
+		if err := s.g.Reconfigure(cfg, Options{}); err != nil {
+			s.Fatal(err)
+		}
+		if n := s.guesses("192.0.2.1", "alice", 5); n != 1 {
+			s.Errorf("%d more guesses, want 1", n)
+		}
+		s.admits(from("192.0.2.1"), protocol.Banned)
+	})
+}
+
+func TestACrowdOfBanned64sBansTheir48IfConfigured(t *testing.T) {
+	tell(t, func(c *Config) { c.WidenAfter = 3 }, func(s *story) {
+		for i := range 3 {
+			s.admits(from("2001:db8:1:ffff::1"), protocol.Pass)
+			s.guesses(fmt.Sprintf("2001:db8:1:%d::1", i), "alice", 10)
+			s.g.Unban(UnbanRequest{Target: "alice"})
+			s.g.Unban(UnbanRequest{Target: "2001:db8:1::/48", Rule: "network"})
+		}
+		s.admits(from("2001:db8:1:ffff::1"), protocol.Banned)
+		s.admits(from("2001:db8:2::1"), protocol.Pass)
+	})
+}
+
+func TestARuleOfTheOperatorsOwn(t *testing.T) {
+	rule := RuleConfig{
+		Name: "noise", Key: "address", Limit: Limit{2, Duration(10 * time.Minute)}, Scope: "all",
+		Points: map[protocol.Kind]float64{protocol.BadCommand: 0.4}, Time: Duration(time.Minute),
+	}
+	tell(t, func(c *Config) { c.Abuse = Limit{}; c.Rules = []RuleConfig{rule} }, func(s *story) {
+		for i := range 5 {
+			want := protocol.Pass
+			if i == 4 {
+				want = protocol.Banned
+			}
+			s.want(s.g.Report(mx("192.0.2.1"), "", protocol.Event{Kind: protocol.BadCommand}).Verdict, want)
+		}
+		s.admits(from("192.0.2.1"), protocol.Banned)
+		time.Sleep(time.Minute)
+		s.admits(from("192.0.2.1"), protocol.Pass)
+		// After a login the same noise is an ordinary client's.
+		for range 20 {
+			s.want(s.g.Report(from("192.0.2.2"), "alice", protocol.Event{Kind: protocol.BadCommand}).Verdict, protocol.Pass)
+		}
+	})
+	rule.DryRun = true
+	tell(t, func(c *Config) { c.Rules = []RuleConfig{rule} }, func(s *story) {
+		for range 5 {
+			s.want(s.g.Report(mx("192.0.2.1"), "", protocol.Event{Kind: protocol.BadCommand}).Verdict, protocol.Pass)
+		}
+		if b := s.g.Bans(BanFilter{}); len(b) != 1 || !b[0].Simulated {
+			s.Errorf("bans: %+v", b)
+		}
+		if n := s.guesses("192.0.2.1", "alice", 12); n != 10 {
+			s.Errorf("%d guesses reached the server: another rule's dry run is in the way", n)
+		}
+	})
+}
+
+func TestFollowersSeeWhatHappensAndNoSecret(t *testing.T) {
+	tell(t, nil, func(s *story) {
+		var mu sync.Mutex
+		var got []Event
+		stop := s.g.Follow(func(e Event) { mu.Lock(); got = append(got, e); mu.Unlock() })
+		s.wrong("192.0.2.1", "alice", "hunter2")
+		s.wrong("192.0.2.1", "alice", "hunter2")
+		s.right("192.0.2.1", "alice")
+		stop()
+		s.right("192.0.2.1", "alice")
+		mu.Lock()
+		defer mu.Unlock()
+		if len(got) != 3 || got[0].Outcome != "failure" || got[1].Verdict != "repeated" || got[2].Outcome != "success" {
+			s.Errorf("events: %+v", got)
+		}
+		if strings.Contains(fmt.Sprintf("%+v", got), "hunter2") {
+			s.Error("an event holds the password")
+		}
+	})
+}
+
+func TestMetricsAreWellFormedAndNameNobody(t *testing.T) {
+	tell(t, nil, func(s *story) {
+		s.guesses("192.0.2.1", "alice", 12)
+		s.g.Admit(from("192.0.2.1"))
+		s.g.Report(mx("192.0.2.2"), "", protocol.Event{Kind: protocol.RelayDenied})
+		if problems, err := testutil.CollectAndLint(s.g); err != nil || len(problems) > 0 {
+			s.Errorf("lint: %v, %v", problems, err)
+		}
+		r := prometheus.NewPedanticRegistry()
+		if err := r.Register(s.g); err != nil {
+			s.Fatal(err)
+		}
+		for _, want := range []string{
+			"# HELP mailreeve_bans Bans and guards in force.\n# TYPE mailreeve_bans gauge\n" +
+				`mailreeve_bans{kind="ban",rule="authentication",scope="auth",simulated="false"} 1` + "\n",
+			"# HELP mailreeve_refused_at_accept_total Connections of banned addresses refused at accept.\n" +
+				"# TYPE mailreeve_refused_at_accept_total counter\nmailreeve_refused_at_accept_total 1\n",
+		} {
+			name := strings.Fields(want)[2]
+			if err := testutil.GatherAndCompare(r, strings.NewReader(want), name); err != nil {
+				s.Error(err)
+			}
+		}
+		families, err := r.Gather()
+		if err != nil {
+			s.Fatal(err)
+		}
+		for _, f := range families {
+			if text := f.String(); strings.Contains(text, "192.0.2") || strings.Contains(text, "alice") {
+				s.Errorf("a label names somebody: %s", text)
+			}
+		}
+	})
+}
+
+func TestLostSourceAddressesAreSaid(t *testing.T) {
+	tell(t, nil, func(s *story) {
+		for i := range 60 {
+			s.try(from("10.0.0.1"), fmt.Sprint("u", i), fmt.Sprint(i), protocol.Failure)
+			s.g.Unban(UnbanRequest{Target: "all"})
+		}
+		if got := s.g.Status().LostSource; got != netip.MustParseAddr("10.0.0.1") {
+			s.Errorf("lost source %v", got)
+		}
+	})
+}
+
+func TestAFalseBanIsCounted(t *testing.T) {
+	tell(t, nil, func(s *story) {
+		s.guesses("192.0.2.1", "alice", 10)
+		s.guesses("192.0.2.2", "bob", 10)
+		time.Sleep(time.Hour + 10*time.Second)
+		s.logsIn("192.0.2.1", "carol")
+		if st := s.g.Status(); st.FalseBans != 1 || st.FalseBanRate != 0.5 {
+			s.Errorf("status: %+v", st)
+		}
+	})
+}
