@@ -58,6 +58,8 @@ type claim struct {
 	// good: not points but a good recipient, the other side of a share.
 	good bool
 	hard bool
+	// hold names the reservation in a shared store. A ledger sets it.
+	hold string
 	terms
 }
 

@@ -10,6 +10,8 @@ import (
 // An Event is something that was scored, refused or decided, as the operator
 // sees it. It never holds a secret. Logins are attacker's text: quote them.
 type Event struct {
+	// ID names the event in a shared store; "" without one.
+	ID       string        `json:"id,omitempty"`
 	Time     time.Time     `json:"time"`
 	Kind     protocol.Kind `json:"kind"`
 	Addr     netip.Addr    `json:"addr"`

@@ -1,0 +1,288 @@
+package guard
+
+import (
+	"context"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/valkey-io/valkey-go"
+)
+
+// A fleetLedger counts in a store that many proxies share. While the store is
+// away it counts in this process's memory, in which it keeps a copy of all
+// that this node counts, and sends later what the store has missed.
+//
+// # How a reservation of several keys stays exact
+//
+// On a single server a reservation is one call, so one atomic step. In a
+// Cluster it takes one call for each hash slot: the address and its network
+// share one, the login and its places another. The calls are made in the order
+// of the slots' tags; each takes points or finds no room; if one finds none,
+// what the earlier ones took is given back. No call takes points that do not
+// fit, so no limit is overshot at any moment. What is taken and given back is
+// unsettled all the time, so it can make others wait, but never be refused;
+// and as all nodes go in the same order, of two that want the last points of
+// two keys one gets both.
+type fleetLedger struct {
+	local *memoryLedger
+	store counters
+	// rules gives the names of the rules in force.
+	rules func() []string
+	// link is the way to the store.
+	link *link
+	// late is told what the store says about steps that it was told late.
+	late func(ev *Event, totals []total)
+
+	mu sync.Mutex
+	// holds are this node's reservations by name, for their leases.
+	holds map[string]held
+	// unsent are the steps that the store has missed, oldest first, and sent
+	// those of late that it has not: a failover may lose them.
+	unsent, sent []*ledgerStep
+	// overflow: more steps were missed than are kept; the copy in memory has
+	// their points.
+	overflow bool
+}
+
+type held struct {
+	keys  []key
+	since time.Time
+}
+
+const (
+	// maxUnsent bounds the steps kept while the store is away, about 500
+	// bytes each. Beyond it what counts is sent from memory's copy.
+	maxUnsent = 20_000
+	// resendWithin is for how long a step is sent again after the store was
+	// away: replication lags less, or the replica is not worth promoting.
+	resendWithin = 30 * time.Second
+	maxSent      = 20_000
+)
+
+func newFleetLedger(local *memoryLedger, k *link, n names, split bool, rules func() []string, late func(*Event, []total)) *fleetLedger {
+	return &fleetLedger{
+		local: local, link: k, rules: rules, late: late, holds: make(map[string]held),
+		store: counters{names: n, script: newScript(ledgerScript), split: split, bad: k.badValues},
+	}
+}
+
+// fleet gives a time as the fleet's, in milliseconds.
+func (l *fleetLedger) fleet(now time.Time) int64 { return now.UnixMilli() + l.link.ahead.Load() }
+
+// own gives a fleet's time as this node's.
+func (l *fleetLedger) own(at int64) int64 { return at - l.link.ahead.Load() }
+
+// do makes a call to the store, for at most the time that a credential may
+// wait. It fails at once while the store is away.
+func (l *fleetLedger) do(f func(ctx context.Context, c valkey.Client) error) error {
+	c := l.link.client()
+	if c == nil {
+		return errAway
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), l.link.timeout)
+	defer cancel()
+	err := f(ctx, c)
+	l.link.heard(err)
+	return err
+}
+
+func (l *fleetLedger) reserve(now time.Time, claims []claim) (grant, int) {
+	if len(claims) == 0 {
+		return granted, 0
+	}
+	hold := newID()
+	for i := range claims {
+		claims[i].hold = hold
+	}
+	var g grant
+	var at int
+	sent := false
+	err := l.do(func(ctx context.Context, c valkey.Client) (err error) {
+		sent = true
+		deadline := l.link.now() + l.link.timeout.Milliseconds()
+		g, at, err = l.store.reserve(ctx, c, l.fleet(now), deadline, claims)
+		return err
+	})
+	if err != nil {
+		if sent {
+			// The answer may have been lost, not the question.
+			l.keep(&ledgerStep{id: newID(), at: l.fleet(now), claims: slices.Clone(claims), release: true})
+		}
+		g, at = l.local.reserve(now, claims)
+	} else if g == granted {
+		l.local.hold(now, claims)
+	}
+	if g == granted {
+		l.remember(hold, claims)
+	}
+	return g, at
+}
+
+// remember keeps a reservation in mind until it is settled.
+func (l *fleetLedger) remember(hold string, claims []claim) {
+	h := held{since: time.Now()}
+	for i := range claims {
+		if !slices.Contains(h.keys, claims[i].key) {
+			h.keys = append(h.keys, claims[i].key)
+		}
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.holds[hold] = h
+}
+
+func (l *fleetLedger) settle(now time.Time, claims []claim, charge bool, ev *Event) []total {
+	if len(claims) == 0 {
+		return nil
+	}
+	id := claims[0].hold
+	l.mu.Lock()
+	delete(l.holds, id)
+	l.mu.Unlock()
+	if id == "" {
+		id = newID()
+	}
+	return l.step(now, &ledgerStep{id: id, at: l.fleet(now), claims: claims, release: true, charge: charge, ev: ev},
+		func() []total { return l.local.settle(now, claims, charge, ev) })
+}
+
+func (l *fleetLedger) charge(now time.Time, claims []claim, ev *Event) []total {
+	if len(claims) == 0 {
+		return nil
+	}
+	return l.step(now, &ledgerStep{id: newID(), at: l.fleet(now), claims: claims, charge: true, ev: ev},
+		func() []total { return l.local.charge(now, claims, ev) })
+}
+
+// step takes a step here and in the store, and gives what the store says, or
+// while it is away what memory says.
+func (l *fleetLedger) step(now time.Time, st *ledgerStep, here func() []total) []total {
+	if st.ev != nil {
+		st.ev.ID = st.id
+	}
+	alone := here()
+	var totals []total
+	err := l.do(func(ctx context.Context, c valkey.Client) (err error) {
+		st.now = l.fleet(now)
+		totals, err = l.store.settle(ctx, c, st)
+		return err
+	})
+	if err != nil {
+		l.keep(st)
+		return alone
+	}
+	l.remind(st)
+	return totals
+}
+
+func (l *fleetLedger) clear(k key, which func(rule string) bool) []cleared {
+	alone := l.local.clear(k, which)
+	var rules []string
+	for _, r := range l.rules() {
+		if which(r) {
+			rules = append(rules, r)
+		}
+	}
+	for _, c := range alone {
+		if !slices.Contains(rules, c.rule) {
+			rules = append(rules, c.rule) // of a rule that is no more
+		}
+	}
+	if len(rules) == 0 {
+		return alone
+	}
+	var views []storedView
+	at := l.link.now()
+	err := l.do(func(ctx context.Context, c valkey.Client) (err error) {
+		views, err = l.store.clear(ctx, c, k, at, forever/2, rules)
+		return err
+	})
+	if err != nil {
+		l.keep(&ledgerStep{id: newID(), at: at, key: k, clear: rules})
+		return alone
+	}
+	var out []cleared
+	for i := range views {
+		v := &views[i]
+		if v.good {
+			continue
+		}
+		c := cleared{key: k, rule: v.rule, marks: l.ownTimes(v.marks)}
+		for _, m := range v.marks {
+			c.sum += m.points
+		}
+		out = append(out, c)
+	}
+	return out
+}
+
+// ownTimes gives marks of the store with this node's times.
+func (l *fleetLedger) ownTimes(marks []mark) []mark {
+	for i := range marks {
+		marks[i].at = l.own(marks[i].at)
+	}
+	return marks
+}
+
+func (l *fleetLedger) read(now time.Time, k key, find func(string) (terms, bool)) []reading {
+	var views []storedView
+	err := l.do(func(ctx context.Context, c valkey.Client) (err error) {
+		views, err = l.store.read(ctx, c, k, l.fleet(now))
+		return err
+	})
+	if err != nil {
+		return l.local.read(now, k, find)
+	}
+	e := entry{key: k}
+	for i := range views {
+		v := &views[i]
+		w := ruleWindow{rule: v.rule, good: v.good, window: window{marks: l.ownTimes(v.marks), pending: v.pending}}
+		for _, m := range v.marks {
+			w.sum += m.points
+		}
+		e.windows = append(e.windows, w)
+	}
+	return e.read(now.UnixMilli(), find)
+}
+
+// keep keeps a step that the store has missed.
+func (l *fleetLedger) keep(st *ledgerStep) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if len(l.unsent) >= maxUnsent {
+		l.unsent = append(l.unsent[:0], l.unsent[maxUnsent/2:]...)
+		clear(l.unsent[len(l.unsent):cap(l.unsent)])
+		l.overflow = true
+	}
+	l.unsent = append(l.unsent, st)
+}
+
+// remind remembers a step that the store has taken, for a while.
+func (l *fleetLedger) remind(st *ledgerStep) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if len(l.sent) >= maxSent {
+		l.sent = append(l.sent[:0], l.sent[maxSent/2:]...)
+		clear(l.sent[len(l.sent):cap(l.sent)])
+	}
+	l.sent = append(l.sent, st)
+}
+
+// buffered tells how many steps the store has missed.
+func (l *fleetLedger) buffered() int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return len(l.unsent)
+}
+
+// hold reserves without asking for room: the shared store has granted it.
+func (l *memoryLedger) hold(now time.Time, claims []claim) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for i := range claims {
+		_, w := l.windowLocked(now.UnixMilli(), &claims[i])
+		w.reserve(claims[i].value, claims[i].points)
+		l.dirty[claims[i].key] = struct{}{}
+	}
+}

@@ -1,0 +1,132 @@
+package guard
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/valkey-io/valkey-go"
+)
+
+// errAway: the store is away, which is known without asking it.
+var errAway = errors.New("the store is away")
+
+// A link is the way to the shared store, and whether it is there.
+type link struct {
+	log     *slog.Logger
+	clock   func() time.Time
+	timeout time.Duration
+
+	// ahead is by how many milliseconds the server's clock, which is the
+	// fleet's, is ahead of ours.
+	ahead atomic.Int64
+
+	// up is the client while the store answers, nil while it is away.
+	up atomic.Pointer[valkey.Client]
+
+	// Counters for metrics.
+	timeouts, outages, dropped atomic.Uint64
+
+	mu       sync.Mutex
+	failures int // in a row
+	since    time.Time
+	err      error // of the last outage
+	saidBad  time.Time
+}
+
+// failuresToAway is how many calls in a row may fail before the store is taken
+// to be away. One may be unlucky; each costs a credential the timeout.
+const failuresToAway = 3
+
+// client gives the client while the store is there, else nil.
+func (k *link) client() valkey.Client {
+	if c := k.up.Load(); c != nil {
+		return *c
+	}
+	return nil
+}
+
+// now gives the fleet's time in milliseconds.
+func (k *link) now() int64 { return k.clock().UnixMilli() + k.ahead.Load() }
+
+// heard takes note of how a call went.
+func (k *link) heard(err error) {
+	if errors.Is(err, errAway) || errors.Is(err, errReply) {
+		return
+	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if err == nil {
+		k.failures = 0
+		return
+	}
+	k.timeouts.Add(1)
+	k.failures++
+	// An answer that is an error (full, read only, no permission) is no
+	// accident; silence may be.
+	_, answered := valkey.IsValkeyErr(err)
+	if answered || k.failures >= failuresToAway || !(errors.Is(err, context.DeadlineExceeded) || errors.Is(err, errLate)) {
+		k.downLocked(err)
+	}
+}
+
+// downLocked takes the store to be away, and says so once.
+func (k *link) downLocked(err error) {
+	if k.up.Swap(nil) == nil && k.err != nil {
+		k.err = err
+		return
+	}
+	k.err, k.since = err, time.Now()
+	k.outages.Add(1)
+	k.log.Error("the store is away; this node goes on alone and tells it later what it decides", "error", err)
+}
+
+// down takes the store to be away.
+func (k *link) down(err error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.downLocked(err)
+}
+
+// restored says that the store is there and knows all that this node does.
+func (k *link) restored(c valkey.Client, steps, records int) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.failures = 0
+	if k.err != nil {
+		k.log.Info("the store is back and has been told what it missed", "after", time.Since(k.since).Round(time.Millisecond).String(),
+			"steps", steps, "records", records)
+	}
+	k.err = nil
+	k.up.Store(&c)
+}
+
+// state tells why the store is away, and since when; nil if it is there.
+func (k *link) state() (error, time.Time) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.up.Load() == nil && k.err == nil {
+		return errAway, k.since
+	}
+	return k.err, k.since
+}
+
+// badValues says, at most once a minute, that the store holds what makes no
+// sense.
+func (k *link) badValues(n int64) {
+	if n == 0 {
+		return
+	}
+	k.dropped.Add(uint64(n))
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if time.Since(k.saidBad) < time.Minute {
+		return
+	}
+	k.saidBad = time.Now()
+	k.log.Warn("the store holds values that make no sense; they are ignored. Does anything else write below the prefix?",
+		"values", k.dropped.Load())
+}
