@@ -61,7 +61,7 @@ type conn struct {
 	talking       atomic.Bool // the conversation has begun
 	cutLater      atomic.Bool // a ban fell where it may not be cut
 	timedOut      atomic.Bool // its time is up and is being dealt with
-	cutting       atomic.Bool // a last word is being said: nothing else may pass
+	gate          gate
 	deciding      atomic.Bool // a guard's call is under way and will tell of a ban
 	authenticated atomic.Bool
 	delivered     atomic.Bool  // a message was accepted

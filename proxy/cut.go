@@ -13,14 +13,15 @@ import (
 // lastWordTimeout is how long a client may take to take our last word.
 const lastWordTimeout = 500 * time.Millisecond
 
-// cut ends the connection with a last word. From now on nothing else passes in
-// either direction. It does not wait; the channel is closed when it is done.
-func (c *conn) cut(w protocol.Word, why string) <-chan struct{} {
-	done := make(chan struct{})
-	if !c.cutting.CompareAndSwap(false, true) {
-		close(done)
-		return done
+// cut ends the connection with a last word, if its gate stands no further than
+// most; the relay itself may cut anywhere. From then on nothing else passes in
+// either direction. It does not wait: the channel is closed when it is done,
+// and nil if the connection may not be cut.
+func (c *conn) cut(w protocol.Word, why string, most int32) <-chan struct{} {
+	if !c.gate.cut(most) {
+		return nil
 	}
+	done := make(chan struct{})
 	// A writer that holds the pen and is stuck lets go by then.
 	_ = c.client.tcp.SetWriteDeadline(time.Now().Add(lastWordTimeout))
 	go c.farewell(w, why, done)
@@ -82,11 +83,13 @@ func (s *Server) cutBanned(ch guard.Change) {
 		if !ch.Covers(&c.origin) || c.authenticated.Load() {
 			continue
 		}
-		if c.deciding.Load() || !c.mayCut() {
-			c.cutLater.Store(true)
+		c.cutLater.Store(true) // as soon as it may, if not now
+		if c.deciding.Load() {
 			continue
 		}
-		cuts = append(cuts, c.cut(protocol.SayBanned, "banned"))
+		if done := c.cut(protocol.SayBanned, "banned", gateOpen); done != nil {
+			cuts = append(cuts, done)
+		}
 	}
 	timeout := time.After(cutsWait)
 	for _, done := range cuts {
@@ -110,7 +113,7 @@ func (s *Server) drain(ctx context.Context) error {
 		}
 		for _, c := range list {
 			if c.talking.Load() && protocol.Phase(c.phase.Load()) == protocol.Idle {
-				c.cut(protocol.SayShutdown, "shutdown")
+				c.cut(protocol.SayShutdown, "shutdown", gateOpen)
 			}
 		}
 		select {

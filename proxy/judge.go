@@ -50,7 +50,7 @@ func (c *conn) tell(step *protocol.Step) bool {
 	if !banned || c.authenticated.Load() {
 		return false
 	}
-	if !c.mayCut() {
+	if !c.gate.open() {
 		c.cutLater.Store(true)
 		return false
 	}
@@ -111,17 +111,10 @@ func (c *conn) tellEvent(e protocol.Event) bool {
 
 // notePhase publishes the conversation's phase. It is called with mu held
 // after every call of the conversation, and before anything is written.
-func (c *conn) notePhase() { c.phase.Store(uint32(c.conv.Phase())) }
-
-// mayCut tells whether the connection may be ended where it stands: not while a
-// message is on its way, and not while a credential is with the server, whose
-// answer may be yes.
-func (c *conn) mayCut() bool {
-	switch protocol.Phase(c.phase.Load()) {
-	case protocol.Data, protocol.Final, protocol.Judged:
-		return false
-	}
-	return true
+func (c *conn) notePhase() {
+	p := c.conv.Phase()
+	c.phase.Store(uint32(p))
+	c.gate.follow(p)
 }
 
 // dial connects to the server for the line that needs it. It is called with mu
@@ -175,9 +168,9 @@ func (c *conn) startTLS(step *protocol.Step) bool {
 			server.Close()
 		}
 		if banned {
-			c.cut(protocol.SayBanned, "banned")
+			c.cut(protocol.SayBanned, "banned", gateReply)
 		} else {
-			c.cut(protocol.SayViolation, "starttls-injection")
+			c.cut(protocol.SayViolation, "starttls-injection", gateReply)
 		}
 		return false
 	}

@@ -82,7 +82,7 @@ func (c *conn) showClient() bool {
 	pass := 0 // bytes of in that may go on and have not been written
 	c.mu.Lock()
 	for {
-		if c.over || c.cutting.Load() {
+		if c.over || c.gate.closed() {
 			c.mu.Unlock()
 			return false
 		}
@@ -97,7 +97,7 @@ func (c *conn) showClient() bool {
 		}
 		if c.tell(&step) {
 			c.mu.Unlock()
-			c.cut(protocol.SayBanned, "banned")
+			c.cut(protocol.SayBanned, "banned", gateReply)
 			return false
 		}
 		if step.Forward {
@@ -143,7 +143,7 @@ func (c *conn) obeyClient(step *protocol.Step) bool {
 	case protocol.Hold:
 		if !c.judge(step.Credential) {
 			c.mu.Unlock()
-			c.cut(protocol.SayBanned, "banned")
+			c.cut(protocol.SayBanned, "banned", gateReply)
 			step.Do = protocol.End
 			return false
 		}
@@ -166,7 +166,7 @@ func (c *conn) showServer(server *end) bool {
 	pass := 0
 	c.mu.Lock()
 	for {
-		if c.over || c.server != server || c.cutting.Load() {
+		if c.over || c.server != server || c.gate.closed() {
 			c.mu.Unlock()
 			return false
 		}
@@ -178,7 +178,7 @@ func (c *conn) showServer(server *end) bool {
 		c.notePhase()
 		if c.tell(&step) {
 			c.mu.Unlock()
-			c.cut(protocol.SayBanned, "banned")
+			c.cut(protocol.SayBanned, "banned", gateReply)
 			return false
 		}
 		c.pause()
@@ -197,9 +197,9 @@ func (c *conn) showServer(server *end) bool {
 		}
 		c.deliver(in, pass, &step)
 		pass = 0
-		if c.cutLater.Load() && c.mayCut() {
+		if c.cutLater.Load() && c.gate.open() {
 			c.mu.Unlock()
-			c.cut(protocol.SayBanned, "banned")
+			c.cut(protocol.SayBanned, "banned", gateReply)
 			return false
 		}
 		switch step.Do {
@@ -273,7 +273,7 @@ func (c *conn) writeHeld(e *end, p []byte) bool {
 	if len(p) == 0 {
 		return true
 	}
-	if c.cutting.Load() {
+	if c.gate.closed() {
 		return false
 	}
 	_, err := e.Write(p)
@@ -369,7 +369,7 @@ func (c *conn) serverStopped(server *end, err error) {
 	c.notePhase()
 	if c.tell(&step) {
 		c.mu.Unlock()
-		c.cut(protocol.SayBanned, "banned")
+		c.cut(protocol.SayBanned, "banned", gateReply)
 		return
 	}
 	step.Forward, step.Take = false, 0

@@ -39,7 +39,7 @@ func (s *Server) sweep() {
 // overdue tells which of its times is up, "" if none. While the server owes a
 // reply none runs, except for a client that has gone or that takes nothing.
 func (c *conn) overdue(now int64) string {
-	if !c.talking.Load() || c.cutting.Load() {
+	if !c.talking.Load() || c.gate.closed() {
 		return "" // the header's and the handshake's deadlines are the sockets'
 	}
 	t := &c.service.timeouts
@@ -110,14 +110,17 @@ func (c *conn) timeUp(why string) {
 		c.end(why)
 		return
 	}
+	if protocol.Phase(c.phase.Load()) == protocol.LoggedIn {
+		c.end(why) // bytes may be under way unseen: there is no place for a word
+		return
+	}
+	if c.cut(protocol.SayTimeout, why, gateMessage) == nil {
+		c.timedOut.Store(false) // what it was waited for came just now
+		return
+	}
 	if !c.authenticated.Load() && !c.delivered.Load() {
 		c.mu.Lock()
 		c.tellEvent(protocol.Event{Kind: protocol.Loitering})
 		c.mu.Unlock()
 	}
-	if protocol.Phase(c.phase.Load()) == protocol.LoggedIn {
-		c.end(why) // bytes may be under way unseen: there is no place for a word
-		return
-	}
-	c.cut(protocol.SayTimeout, why)
 }
