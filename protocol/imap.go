@@ -3,9 +3,10 @@ package protocol
 // imap is RFC 9051, RFC 3501 and what servers make of them.
 //
 // Before login the conversation understands every command it lets pass. What
-// it answers itself is in imap_local.go, LOGIN and AUTHENTICATE in imap_login.go,
-// the server's side in imap_reply.go. After login it goes
-// blind where that is safe, else imap_framed.go follows both sides.
+// it answers itself is in imap_local.go and imap_refuse.go, LOGIN and
+// AUTHENTICATE are in imap_login.go, the server's side in imap_reply.go. After
+// login it goes blind where that is safe, else imap_framed.go follows both
+// sides.
 var imap = &Protocol{
 	Name:  "imap",
 	ALPN:  "imap",
@@ -108,6 +109,12 @@ func (c *imapConversation) command(cmd *imapCommand) Step {
 		// the literal for commands, or they do not.
 		return c.desync()
 	}
+	return c.simple(cmd)
+}
+
+// simple decides about a command without literals and credentials: it is ours
+// to answer, or the server's.
+func (c *imapConversation) simple(cmd *imapCommand) Step {
 	switch cmd.verb {
 	case "CAPABILITY":
 		if c.answersFromOffer() {
