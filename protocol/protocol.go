@@ -119,6 +119,10 @@ type Setup struct {
 	// MasterSeparator splits a login such as "alice*master"; "" splits none.
 	MasterSeparator string
 
+	// XClient is what the server is told of the client by XCLIENT; nil if it
+	// is not told that way. SMTP and submission only.
+	XClient *ClientAddress
+
 	// Replies says what the server's replies mean: what CompileRows made of
 	// the operator's own rows. Nil means the built-in rows alone.
 	Replies *ReplyTable
@@ -366,6 +370,9 @@ type ProbeSetup struct {
 
 	// StartTLS asks for STARTTLS before anything else.
 	StartTLS bool
+
+	// XClient asks that the server offers XCLIENT; SMTP and submission only.
+	XClient bool
 
 	// Stop ends the dialogue once TLS is up, without QUIT, for a client's
 	// dialogue to go on. Otherwise capabilities are learnt and QUIT is said.

@@ -46,11 +46,13 @@ const (
 type smtpLink uint8
 
 const (
-	linkNone    smtpLink = iota // not dialled
-	linkGreet                   // its greeting is awaited
-	linkReplay                  // the reply to the client's EHLO, said again, is awaited
-	linkReady                   // it is the client's
-	linkRefused                 // it closed, or refused; the connection is ending
+	linkNone      smtpLink = iota // not dialled
+	linkGreet                     // its greeting is awaited
+	linkIntroduce                 // the reply to our own EHLO, ahead of XCLIENT, is awaited
+	linkXClient                   // the reply to XCLIENT is awaited
+	linkReplay                    // the reply to the client's EHLO, said again, is awaited
+	linkReady                     // it is the client's
+	linkRefused                   // it closed, or refused; the connection is ending
 )
 
 // smtpConversation is one SMTP dialogue.
@@ -65,6 +67,11 @@ type smtpConversation struct {
 	// hello is the client's EHLO or HELO line that we answered, to be replayed
 	// once the server is dialled.
 	hello []byte
+
+	// helloName is the name in it, or in the EHLO that asked for the dial;
+	// plainHello is set if it was a HELO. XCLIENT tells both.
+	helloName  string
+	plainHello bool
 
 	// noops, errors and refusals count what we answered ourselves: NOOPs,
 	// errors of the client, logins that the guard refused.
@@ -135,6 +142,9 @@ func (c *smtpConversation) Verdict(v Verdict) {
 	}
 }
 
+// opening tells whether the server is dialled and not yet the client's.
+func (c *smtpConversation) opening() bool { return c.link > linkNone && c.link < linkReady }
+
 // Dialled begins the dialogue with the server: its greeting comes first.
 func (c *smtpConversation) Dialled() { c.link = linkGreet }
 
@@ -180,7 +190,7 @@ func (c *smtpConversation) Phase() Phase {
 		return Final
 	case c.inData || c.octets > 0:
 		return Data
-	case len(c.pending) > 0 || c.link == linkGreet || c.link == linkReplay:
+	case len(c.pending) > 0 || c.opening():
 		return Owed
 	case c.auth != nil:
 		return Owed

@@ -7,7 +7,7 @@ func (c *smtpConversation) Client(data []byte) Step {
 	switch {
 	case c.link == linkRefused:
 		return Step{Take: len(data), Do: End, Why: "server closed the connection"}
-	case c.link == linkGreet || c.link == linkReplay:
+	case c.opening():
 		return c.whileOpening(data)
 	case c.auth != nil && c.auth.state == authServer:
 		// Nothing more is read before the credential is judged.
@@ -73,6 +73,9 @@ func (c *smtpConversation) command(line []byte, size int) Step {
 	if c.link == linkNone {
 		if step, ours := c.own(cmd, line, size); ours {
 			return step
+		}
+		if cmd.verb == cmdEhlo || cmd.verb == cmdHelo {
+			c.noteHello(cmd)
 		}
 		return Step{Do: Dial}
 	}

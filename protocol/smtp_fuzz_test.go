@@ -2,6 +2,7 @@ package protocol_test
 
 import (
 	"bytes"
+	"net/netip"
 	"path/filepath"
 	"regexp"
 	"testing"
@@ -96,7 +97,13 @@ func (r *fuzzRelay) obey(step protocol.Step, side *[]byte, fromServer bool) bool
 	if step.Forward && !fromServer {
 		r.toServer = append(r.toServer, (*side)[:step.Take]...)
 	}
-	r.toServer = append(r.toServer, step.ToServer...)
+	if bytes.HasPrefix(step.ToServer, []byte("XCLIENT")) {
+		if !fromServer || len(step.ToServer) > 512 || !ownXClient.Match(step.ToServer) {
+			r.t.Fatalf("we say %q to the server", step.ToServer)
+		}
+	} else {
+		r.toServer = append(r.toServer, step.ToServer...)
+	}
 	*side = (*side)[step.Take:]
 	if fromServer && step.Take > 0 {
 		r.waits = false
@@ -157,6 +164,7 @@ func (r *fuzzRelay) check(step protocol.Step, fromServer bool) {
 var (
 	authWithSecret = regexp.MustCompile(`(?im)^auth[ \t]+plain[ \t]+\S+\r$`)
 	barredCommand  = regexp.MustCompile(`(?im)^(xclient|xforward|atrn|starttls)\b`)
+	ownXClient     = regexp.MustCompile(`^XCLIENT( (NAME|REVERSE_NAME|PROTO|PORT|DESTADDR|DESTPORT|HELO|ADDR)=[!-*,-<>-~]([!-<>-~]|\+[0-9A-F]{2})*)*\r\n$`)
 	dotBetween     = regexp.MustCompile(`(?:\r\n|\r|\n)\x00*\.\x00*(?:\r\n|\r|\n)`)
 )
 
@@ -203,6 +211,9 @@ func FuzzSMTP(f *testing.F) {
 			if tr.Setup.Soft {
 				flags |= 8
 			}
+			if tr.Setup.XClient != nil {
+				flags |= 64
+			}
 			f.Add(flags, fuzzBytes(tr))
 		}
 	}
@@ -214,6 +225,11 @@ func FuzzSMTP(f *testing.F) {
 		}
 		if flags&4 != 0 {
 			setup.TLS = protocol.TLSStartTLS
+		}
+		if flags&64 != 0 {
+			setup.XClient = &protocol.ClientAddress{
+				Client: netip.MustParseAddrPort("192.0.2.7:4711"), Local: netip.MustParseAddrPort("192.0.2.25:25"),
+			}
 		}
 		p := protocol.Lookup([]string{"smtp", "submission"}[flags&1])
 		r := &fuzzRelay{t: t, c: p.New(setup)}

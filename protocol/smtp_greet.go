@@ -77,6 +77,7 @@ func (c *smtpConversation) ownHello(cmd smtpCommand, line []byte, size int) Step
 		return c.local(size, "501 5.5.4 Syntax: EHLO hostname", "")
 	}
 	c.hello = append(append(c.hello[:0], line...), '\r', '\n')
+	c.noteHello(cmd)
 	if cmd.verb == cmdHelo {
 		return c.local(size, "250 "+c.host(), "")
 	}

@@ -22,11 +22,19 @@ func (c *smtpConversation) greeting(data []byte) Step {
 	switch {
 	case r.code[0] != '2':
 		return c.refused("CONNECT", r, data[:n])
-	case c.hello != nil:
-		c.link = linkReplay
-		return Step{Take: n, ToServer: c.hello}
+	case c.setup.XClient != nil:
+		return c.introduce(n)
 	}
-	return c.ready(n)
+	return c.welcomed(n)
+}
+
+// welcomed goes on behind the greeting that is for the client.
+func (c *smtpConversation) welcomed(n int) Step {
+	if c.hello == nil {
+		return c.ready(n)
+	}
+	c.link = linkReplay
+	return Step{Take: n, ToServer: c.hello}
 }
 
 // replayed swallows the reply to the EHLO that we have answered ourselves.

@@ -20,6 +20,11 @@ var (
 	ErrHeaderUnread = errors.New("the server waits for a PROXY header that it can read: " +
 		"set proxy-protocol = \"v2\" for this upstream (\"v1\" for a Postfix before 3.5), " +
 		"or take smtpd_upstream_proxy_protocol (Postfix) or hosts_proxy (Exim) off this service")
+
+	// ErrNoXClient: the server does not offer XCLIENT, to us at least.
+	ErrNoXClient = errors.New("the server does not offer XCLIENT to our address: " +
+		"in Postfix name it in smtpd_authorized_xclient_hosts of this service, " +
+		"or set proxy-protocol to \"v2\" or \"none\" for this upstream")
 )
 
 // maxKeywords bounds what is learnt from an EHLO reply.
@@ -34,6 +39,7 @@ type smtpProber struct {
 	offer    Offer
 	greeting []byte
 	startTLS bool // the server offers it
+	xclient  bool // the server offers it
 }
 
 // probeState says which reply is awaited.
@@ -101,7 +107,7 @@ func (p *smtpProber) greeted(line []byte, rest string, r reply, first, last bool
 }
 
 func (p *smtpProber) ehlo() ProbeStep {
-	p.offer.Capabilities, p.startTLS = nil, false
+	p.offer.Capabilities, p.startTLS, p.xclient = nil, false, false
 	return ProbeStep{Send: formatLine("EHLO %s", p.set.Name)}
 }
 
@@ -115,7 +121,9 @@ func (p *smtpProber) keyword(rest string, r reply, first, last bool) ProbeStep {
 	case r.code != "250":
 		return ProbeStep{Err: fmt.Errorf("the server refuses EHLO %s: %s %.200q", p.set.Name, r.code, rest)}
 	}
-	if word := keywordOf(rest); !first && word == "STARTTLS" {
+	word := keywordOf(rest)
+	p.xclient = p.xclient || !first && word == "XCLIENT"
+	if !first && word == "STARTTLS" {
 		p.startTLS = true
 	} else if !first && !hiddenKeywords[word] && isPrintable(rest) && len(p.offer.Capabilities) < maxKeywords {
 		p.offer.Capabilities = append(p.offer.Capabilities, rest)
@@ -123,6 +131,8 @@ func (p *smtpProber) keyword(rest string, r reply, first, last bool) ProbeStep {
 	switch {
 	case !last:
 		return ProbeStep{}
+	case !p.set.StartTLS && p.set.XClient && !p.xclient:
+		return ProbeStep{Err: ErrNoXClient}
 	case !p.set.StartTLS:
 		p.state = probeQuit
 		return ProbeStep{Send: []byte("QUIT\r\n")}

@@ -32,6 +32,24 @@ func TestSMTPProbeLearns(t *testing.T) {
 	}
 }
 
+// That a server will not let us speak for clients is seen before the first client
+// comes.
+func TestSMTPProbeAsksForXCLIENT(t *testing.T) {
+	set := protocol.ProbeSetup{Name: "p.test", XClient: true}
+	last := probe(t, protocol.Lookup("smtp").Probe(set),
+		"220 mail.example.test ESMTP Postfix", "> EHLO p.test",
+		"250-mail.example.test", "250 PIPELINING")
+	if !errors.Is(last.Err, protocol.ErrNoXClient) {
+		t.Errorf("got %+v, want %v", last, protocol.ErrNoXClient)
+	}
+	last = probe(t, protocol.Lookup("smtp").Probe(set),
+		"220 mail.example.test ESMTP Postfix", "> EHLO p.test",
+		"250-mail.example.test", "250 XCLIENT ADDR", "> QUIT", "221 bye")
+	if last.Err != nil || !last.Done || len(last.Offer.Capabilities) > 0 {
+		t.Errorf("got %+v", last)
+	}
+}
+
 func TestSMTPProbeReachesTLS(t *testing.T) {
 	last := probe(t, protocol.Lookup("smtp").Probe(protocol.ProbeSetup{Name: "p.test", StartTLS: true}),
 		"220-mail.example.test ESMTP Exim 4.96",

@@ -9,6 +9,10 @@ func (c *smtpConversation) Server(data []byte) Step {
 		return Step{Take: len(data)}
 	case c.link == linkGreet:
 		return c.greeting(data)
+	case c.link == linkIntroduce:
+		return c.introduced(data)
+	case c.link == linkXClient:
+		return c.xclientTold(data)
 	case c.link == linkReplay:
 		return c.replayed(data)
 	case c.auth != nil && c.auth.state == authHeld:

@@ -40,8 +40,8 @@
 // the client or server is spoken.
 //
 // The setup's keys are those of protocol.Setup: tls, secure, plaintext-auth,
-// no-auth, soft, hostname, sep, and of its Offer: host, caps (with semicolons),
-// family. "delivery=lines" and "delivery=coalesced" leave out the plays with
+// no-auth, soft, hostname, sep, xclient (the client's address and port, a
+// comma, and ours), and of its Offer: host, caps (with semicolons), family. "delivery=lines" and "delivery=coalesced" leave out the plays with
 // other borders.
 //
 // A blank line parts what cannot come at once, such as a server's greeting and
@@ -51,6 +51,7 @@ package transcript
 import (
 	"bytes"
 	"fmt"
+	"net/netip"
 	"os"
 	"strconv"
 	"strings"
@@ -236,6 +237,16 @@ func (t *Transcript) parseSetup(text string) error {
 			t.Setup.Hostname = value
 		case "sep":
 			t.Setup.MasterSeparator = value
+		case "xclient":
+			client, local, _ := strings.Cut(value, ",")
+			who := &protocol.ClientAddress{}
+			if who.Client, err = netip.ParseAddrPort(client); err == nil {
+				who.Local, err = netip.ParseAddrPort(local)
+			}
+			if err != nil {
+				return err
+			}
+			t.Setup.XClient = who
 		case "host":
 			offer.Host = value
 		case "caps":
