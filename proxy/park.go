@@ -56,6 +56,7 @@ func (c *conn) settleDown(e *end) bool {
 		return false
 	}
 	e.in.rest()
+	c.service.server.tlsBuffers.release(e.tls)
 	e.parked = true
 	return true
 }

@@ -29,14 +29,15 @@ import (
 // A Server runs the listeners of one configuration, and of the next one after
 // a reload.
 type Server struct {
-	guard     *guard.Guard
-	log       *slog.Logger
-	metrics   *metrics
-	conns     *registry
-	lot       *lot
-	filter    *kernelFilter
-	restAfter time.Duration // see mayRest
-	run       string        // tells this run's connections from another's, in logs
+	guard      *guard.Guard
+	log        *slog.Logger
+	metrics    *metrics
+	conns      *registry
+	lot        *lot
+	filter     *kernelFilter
+	tlsBuffers tlsBuffers
+	restAfter  time.Duration // see mayRest
+	run        string        // tells this run's connections from another's, in logs
 
 	ctx     context.Context
 	stop    context.CancelFunc
@@ -74,6 +75,9 @@ func New(cfg Config, g *guard.Guard, log *slog.Logger) (*Server, error) {
 	ctx, stop := context.WithCancel(context.Background())
 	s := &Server{lot: lot, restAfter: defaultRest, guard: g, log: log, metrics: newMetrics(), conns: newRegistry(), run: strconv.FormatInt(time.Now().Unix(), 36),
 		ctx: ctx, stop: stop, listeners: map[string]*listener{}, filter: newKernelFilter(g.InForce, log)}
+	if s.tlsBuffers, err = findTLSBuffers(); err != nil {
+		log.Warn("idle TLS connections keep their read buffers", "error", err)
+	}
 	p, err := s.prepare(cfg)
 	if err != nil {
 		stop()
