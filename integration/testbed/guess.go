@@ -1,6 +1,7 @@
 package testbed
 
 import (
+	"errors"
 	"fmt"
 	"strings"
 	"time"
@@ -48,6 +49,10 @@ const loginPatience = 45 * time.Second
 // is what the answer was read from, or the error.
 func (g Guess) Try() (Answer, string, *Conn) {
 	conn, err := g.Open()
+	var refused *refusedError
+	if errors.As(err, &refused) {
+		return Classify(g.Protocol, refused.line), refused.line, nil
+	}
 	if err != nil {
 		return Unanswered, err.Error(), nil
 	}
@@ -80,6 +85,25 @@ func (g Guess) Answer() Answer {
 	return answer
 }
 
+// A refusedError is what a connection was told in place of a greeting, or of
+// what an opening command is usually answered: over TLS, or where none is needed, EHLO is what
+// dials the server.
+type refusedError struct {
+	command, line string
+}
+
+func (e *refusedError) Error() string {
+	return fmt.Sprintf("%s is answered %q", e.command, e.line)
+}
+
+// refused tells of an answer, or of why there was none.
+func refused(command, line string, err error) error {
+	if err != nil {
+		return fmt.Errorf("%s: %w", command, err)
+	}
+	return &refusedError{command, line}
+}
+
 // Open connects, secures the connection and says what comes before a login.
 func (g Guess) Open() (*Conn, error) {
 	conn, err := Dial(g.From, g.Port)
@@ -107,25 +131,25 @@ func (g Guess) opening(conn *Conn) error {
 
 func (g Guess) openingIMAP(conn *Conn) error {
 	if line, err := conn.Line(); err != nil || !strings.HasPrefix(line, "* OK") {
-		return fmt.Errorf("greeting %q: %w", line, orUnexpected(err))
+		return refused("the greeting", line, err)
 	}
 	if g.TLS != "starttls" {
 		return nil
 	}
 	if line, err := conn.IMAP("g0", "STARTTLS"); err != nil || !strings.HasPrefix(line, "g0 OK") {
-		return fmt.Errorf("STARTTLS %q: %w", line, orUnexpected(err))
+		return refused("STARTTLS", line, err)
 	}
 	return conn.Handshake(AnyTLS())
 }
 
 func (g Guess) openingSMTP(conn *Conn) error {
 	if line, err := conn.Reply(); err != nil || !strings.HasPrefix(line, "220") {
-		return fmt.Errorf("greeting %q: %w", line, orUnexpected(err))
+		return refused("the greeting", line, err)
 	}
 	if g.TLS == "starttls" {
 		for _, command := range []string{"EHLO client.example.test", "STARTTLS"} {
 			if line, err := conn.SMTP("%s", command); err != nil || line[0] != '2' {
-				return fmt.Errorf("%s %q: %w", command, line, orUnexpected(err))
+				return refused(command, line, err)
 			}
 		}
 		if err := conn.Handshake(AnyTLS()); err != nil {
@@ -133,19 +157,9 @@ func (g Guess) openingSMTP(conn *Conn) error {
 		}
 	}
 	if line, err := conn.SMTP("EHLO client.example.test"); err != nil || line[0] != '2' {
-		return fmt.Errorf("EHLO %q: %w", line, orUnexpected(err))
+		return refused("EHLO", line, err)
 	}
 	return nil
-}
-
-// errUnexpected is what was wrong if reading was not.
-var errUnexpected = fmt.Errorf("not what was expected")
-
-func orUnexpected(err error) error {
-	if err == nil {
-		return errUnexpected
-	}
-	return err
 }
 
 // Classify reads an answer to a login.
