@@ -279,7 +279,7 @@ func (g *Guard) severe(r *rule, o *Origin, addr netip.Prefix, points milli, now 
 	defer g.mu.Unlock()
 	k := sentenceKey{banned, key{kind: byAddress, prefix: addr}, r.scopeOf(o), r.dryRun}
 	if s := g.sentences.byKey[k]; s != nil && s.forget > now.UnixMilli() && !s.manual {
-		return min(points*severity(s.count), max(r.limit, points))
+		return min(points*severity(s.repeats), max(r.limit, points))
 	}
 	return points
 }

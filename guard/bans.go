@@ -94,6 +94,10 @@ func (g *Guard) exempt(k key, now time.Time) bool {
 // enforceLocked puts an active sentence into the tables.
 func (g *Guard) enforceLocked(s *sentence) {
 	g.sentences.put(s)
+	g.indexLocked(s)
+}
+
+func (g *Guard) indexLocked(s *sentence) {
 	if s.kind == banned && !s.simulated {
 		g.index.set(s.key.prefix, s.scope, newBanEnd(s.until, s.soft))
 	}
@@ -148,32 +152,30 @@ func (g *Guard) widen(set *settings, k sentenceKey, now time.Time) {
 		return
 	}
 	net := network(k.key.prefix.Addr())
-	n := 0
 	g.mu.Lock()
-	for other, s := range g.sentences.byKey {
-		if other.kind == banned && !other.simulated && other.key.kind == byAddress && s.active &&
-			other.scope == k.scope && net.Contains(other.key.prefix.Addr()) && other.key.prefix != net {
-			n++
-		}
-	}
+	n := g.sentences.crowds[netScope{net, k.scope}]
 	g.mu.Unlock()
 	if n < set.cfg.WidenAfter {
 		return
 	}
 	wide := &rule{name: "widen", consequence: banned, scope: k.scope, first: set.cfg.BanTime.Std(), max: set.cfg.MaxBanTime.Std(), growth: 2}
-	g.order(sentenceKey{banned, key{kind: byNetwork, prefix: net}, k.scope, false}, wide, now,
+	_, written := g.order(sentenceKey{banned, key{kind: byNetwork, prefix: net}, k.scope, false}, wide, now,
 		"so many of its networks were banned")
+	awaitDurable(written)
 }
 
-// order puts a ban into force that no points led to.
-func (g *Guard) order(k sentenceKey, r *rule, now time.Time, reason string) (Ban, bool) {
+// order puts a ban into force that no points led to. The channel is closed
+// when it is durable.
+func (g *Guard) order(k sentenceKey, r *rule, now time.Time, reason string) (Ban, <-chan struct{}) {
 	g.changes.Lock()
 	g.mu.Lock()
 	s := g.sentences.pronounce(k, r, &total{}, now.UnixMilli(), rand.Float64())
 	if s == nil {
+		s = g.sentences.byKey[k]
+		b := s.ban(false)
 		g.mu.Unlock()
 		g.changes.Unlock()
-		return Ban{}, false
+		return b, g.writer.put()
 	}
 	s.reason, s.evidence, s.stored = reason, nil, nil
 	g.enforceLocked(s)
@@ -185,8 +187,7 @@ func (g *Guard) order(k sentenceKey, r *rule, now time.Time, reason string) (Ban
 	g.stats.sentenced(k, r.name, now.UnixMilli())
 	g.logBan(&b)
 	g.queues.sentenced()
-	awaitDurable(written)
-	return b, true
+	return b, written
 }
 
 // expire announces bans that have ended, and forgets history that is over.

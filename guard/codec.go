@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 )
 
 // How records look in the store. Bans have a binary head, for a million of
@@ -77,7 +78,7 @@ func (s *sentence) record() record {
 		}
 	}
 	b := []byte{codecVersion, flags}
-	for _, v := range []int64{s.since, s.until, s.forget, int64(s.count), int64(s.score)} {
+	for _, v := range []int64{s.since, s.until, s.forget, int64(s.repeats), int64(s.score)} {
 		b = binary.AppendVarint(b, v)
 	}
 	for _, text := range []string{s.rule, s.limit, s.reason} {
@@ -95,12 +96,12 @@ func (s *sentence) record() record {
 
 // decodeSentence reads a sentence back. Its evidence stays encoded until it is
 // asked for.
-func decodeSentence(storeKey string, b []byte, intern func(string) string) (*sentence, error) {
+func decodeSentence(storeKey string, b []byte, intern func([]byte) string) (*sentence, error) {
 	k, err := decodeSentenceKey(storeKey)
 	if err != nil || len(b) < 2 || b[0] != codecVersion {
 		return nil, errRecord
 	}
-	k.scope = intern(k.scope)
+	k.scope = intern([]byte(k.scope))
 	s := &sentence{sentenceKey: k}
 	flags := b[1]
 	s.active, s.soft, s.manual = flags&flagActive != 0, flags&flagSoft != 0, flags&flagManual != 0
@@ -113,16 +114,16 @@ func decodeSentence(storeKey string, b []byte, intern func(string) string) (*sen
 		}
 		nums[i], b = v, b[n:]
 	}
-	s.since, s.until, s.forget, s.count, s.score = nums[0], nums[1], nums[2], int(nums[3]), milli(nums[4])
+	s.since, s.until, s.forget, s.repeats, s.score = nums[0], nums[1], nums[2], int(nums[3]), milli(nums[4])
 	for _, text := range []*string{&s.rule, &s.limit, &s.reason} {
 		l, n := binary.Uvarint(b)
 		if n <= 0 || l > uint64(len(b)-n) {
 			return nil, errRecord
 		}
-		*text, b = intern(string(b[n:n+int(l)])), b[n+int(l):]
+		*text, b = intern(b[n:n+int(l)]), b[n+int(l):]
 	}
 	if len(b) > 0 {
-		s.stored = b
+		s.stored = slices.Clone(b)
 	}
 	return s, nil
 }

@@ -1,6 +1,8 @@
 package guard
 
 import (
+	"maps"
+
 	"github.com/prometheus/client_golang/prometheus"
 )
 
@@ -83,16 +85,9 @@ func (g *Guard) Collect(ch chan<- prometheus.Metric) {
 
 // activeBans counts the sentences in force.
 func (g *Guard) activeBans() map[banLabel]int {
-	now := g.clock.now().UnixMilli()
-	out := make(map[banLabel]int)
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	for k, s := range g.sentences.byKey {
-		if s.active && s.until > now {
-			out[banLabel{k.kind, s.rule, k.scope, k.simulated}]++
-		}
-	}
-	return out
+	return maps.Clone(g.sentences.counts)
 }
 
 func boolLabel(b bool) string {

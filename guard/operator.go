@@ -2,7 +2,6 @@ package guard
 
 import (
 	"cmp"
-	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -58,28 +57,59 @@ func sortBans(bans []Ban, by string) {
 // AddBan bans an address or network by hand, at once and across restarts. A
 // ban by hand replaces one that is in force in the same scope.
 func (g *Guard) AddBan(r BanRequest) (Ban, error) {
-	set, now := g.set.Load(), g.clock.now()
-	p, err := ParsePrefix(r.Target)
+	bans, err := g.AddBans([]BanRequest{r})
 	if err != nil {
 		return Ban{}, err
 	}
-	if r.For < 0 {
-		return Ban{}, errors.New("a length of time is not negative")
+	return bans[0], nil
+}
+
+// AddBans bans many by hand, for an import: all or, with an error that names
+// the first that will not do, none.
+func (g *Guard) AddBans(requests []BanRequest) ([]Ban, error) {
+	set, now := g.set.Load(), g.clock.now()
+	prefixes := make([]netip.Prefix, len(requests))
+	replaced := make(map[sentenceKey]bool, len(requests))
+	orderKey := func(i int) sentenceKey {
+		return sentenceKey{banned, banKey(set, prefixes[i]), cmp.Or(requests[i].Scope, "all"), set.cfg.DryRun}
 	}
-	if p.Bits() == 0 {
-		return Ban{}, errors.New("that would ban everybody")
+	for i := range requests {
+		p, err := g.bannable(&requests[i], now)
+		if err != nil {
+			return nil, err
+		}
+		prefixes[i] = p
+		replaced[orderKey(i)] = true
 	}
-	if g.index.allowed(p.Addr(), now.UnixMilli()) && p.IsSingleIP() {
-		return Ban{}, fmt.Errorf("%s is allowed, and allow beats ban; see \"allow\" for by what, and \"disallow\"", r.Target)
+	g.lift(func(other *sentence) bool { return other.active && replaced[other.sentenceKey] }, false)
+	bans := make([]Ban, 0, len(requests))
+	written := g.writer.put()
+	for i, r := range requests {
+		length := cmp.Or(r.For.Std(), set.cfg.BanTime.Std())
+		k := orderKey(i)
+		manual := &rule{name: manualRule, consequence: banned, scope: k.scope, first: length, max: length, growth: 1}
+		var b Ban
+		b, written = g.order(k, manual, now, r.Reason)
+		bans = append(bans, b)
 	}
-	k := sentenceKey{kind: banned, key: banKey(set, p), scope: cmp.Or(r.Scope, "all"), simulated: set.cfg.DryRun}
-	length := cmp.Or(r.For.Std(), set.cfg.BanTime.Std())
-	manual := &rule{name: manualRule, consequence: banned, scope: k.scope, first: length, max: length, growth: 1}
-	if _, err := g.lift(func(other *sentence) bool { return other.sentenceKey == k && other.active }, false); err != nil {
-		return Ban{}, err
+	awaitDurable(written)
+	return bans, nil
+}
+
+// bannable gives the network that a request names, if it may be banned.
+func (g *Guard) bannable(r *BanRequest, now time.Time) (netip.Prefix, error) {
+	p, err := ParsePrefix(r.Target)
+	switch {
+	case err != nil:
+		return p, err
+	case r.For < 0:
+		return p, fmt.Errorf("%s: a length of time is not negative", r.Target)
+	case p.Bits() == 0:
+		return p, fmt.Errorf("%s: that would ban everybody", r.Target)
+	case p.IsSingleIP() && g.index.allowed(p.Addr(), now.UnixMilli()):
+		return p, fmt.Errorf("%s is allowed, and allow beats ban; see \"allow\" for by what, and \"disallow\"", r.Target)
 	}
-	b, _ := g.order(k, manual, now, r.Reason)
-	return b, nil
+	return p, nil
 }
 
 // banKey gives the key that a ban of a network goes by. Bits beyond what
@@ -93,7 +123,7 @@ func banKey(set *settings, p netip.Prefix) key {
 
 // lift removes the sentences that which chooses, and with history also what
 // has ended. It tells what it removed.
-func (g *Guard) lift(which func(*sentence) bool, history bool) (Removed, error) {
+func (g *Guard) lift(which func(*sentence) bool, history bool) Removed {
 	var out Removed
 	var records []record
 	g.changes.Lock()
@@ -136,7 +166,7 @@ func (g *Guard) lift(which func(*sentence) bool, history bool) (Removed, error) 
 		awaitDurable(written)
 	}
 	sortBans(out.Bans, "")
-	return out, nil
+	return out
 }
 
 // Unban forgives: bans, points and history in one step, across restarts.
@@ -160,10 +190,7 @@ func (g *Guard) Unban(r UnbanRequest) (Removed, error) {
 		return k.login == login
 	}
 	rule := func(name string) bool { return r.Rule == "" || name == r.Rule }
-	out, err := g.lift(func(s *sentence) bool { return matches(s.key) && rule(s.rule) }, true)
-	if err != nil {
-		return out, err
-	}
+	out := g.lift(func(s *sentence) bool { return matches(s.key) && rule(s.rule) }, true)
 	g.memory.each(func(k key) bool {
 		if matches(k) {
 			for _, c := range g.ledger.clear(k, rule) {
@@ -314,19 +341,18 @@ func (g *Guard) Top(n int) Top {
 
 // Status gives the state in a few numbers.
 func (g *Guard) Status() Status {
-	set, now := g.set.Load(), g.clock.now().UnixMilli()
+	set := g.set.Load()
 	s := Status{ByRule: make(map[string]int), DryRun: set.cfg.DryRun, BansTotal: g.stats.bansTotal(), Waiting: g.queues.waiting()}
 	g.mu.Lock()
-	for k, v := range g.sentences.byKey {
+	for l, n := range g.sentences.counts {
 		switch {
-		case !v.active || v.until <= now:
-		case k.simulated:
-			s.Simulated++
-		case k.kind == guarded && k.key.kind == byLogin:
-			s.Guarded++
-		case k.kind == banned:
-			s.Bans++
-			s.ByRule[v.rule]++
+		case l.simulated:
+			s.Simulated += n
+		case l.kind == guarded:
+			s.Guarded += n
+		case l.kind == banned:
+			s.Bans += n
+			s.ByRule[l.rule] += n
 		}
 	}
 	records := len(g.sentences.byKey)

@@ -265,3 +265,27 @@ func TestAFalseBanIsCounted(t *testing.T) {
 		}
 	})
 }
+
+func TestAnImportIsAllOrNothing(t *testing.T) {
+	tell(t, nil, func(s *story) {
+		var requests []BanRequest
+		for i := range 300 {
+			requests = append(requests, BanRequest{Target: fmt.Sprintf("10.0.%d.%d", i/100, i%100), For: Duration(time.Hour)})
+		}
+		if _, err := s.g.AddBans(append(requests, BanRequest{Target: "0.0.0.0/0"})); err == nil || s.g.Status().Bans != 0 {
+			s.Errorf("error %v, %d bans", err, s.g.Status().Bans)
+		}
+		for range 2 {
+			if bans, err := s.g.AddBans(requests); err != nil || len(bans) != 300 {
+				s.Fatalf("%d bans, %v", len(bans), err)
+			}
+			if st := s.g.Status(); st.Bans != 300 || st.ByRule[manualRule] != 300 {
+				s.Errorf("status: %+v", st)
+			}
+		}
+		time.Sleep(time.Hour + 2*time.Second)
+		if st := s.g.Status(); st.Bans != 0 || len(st.ByRule) != 0 {
+			s.Errorf("status after: %+v", st)
+		}
+	})
+}

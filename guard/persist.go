@@ -16,10 +16,13 @@ type loader struct {
 	stale   []record // to be deleted
 }
 
-func (l *loader) intern(s string) string {
-	if have, ok := l.names[s]; ok {
+// intern gives a text, the same one for equal texts: a million bans share a
+// few rules and scopes.
+func (l *loader) intern(b []byte) string {
+	if have, ok := l.names[string(b)]; ok {
 		return have
 	}
+	s := string(b)
 	if len(l.names) < 10000 {
 		l.names[s] = s
 	}
@@ -74,11 +77,24 @@ func (l *loader) takeSentence(r record) error {
 		l.stale = append(l.stale, record{bucketBans, r.key, nil})
 		return nil
 	}
-	l.g.sentences.put(s)
+	ss := &l.g.sentences
+	ss.byKey[s.sentenceKey] = s
+	ss.count(s)
+	s.place = len(ss.due)
+	ss.due = append(ss.due, s) // made a heap once all are there
 	if s.active {
-		l.g.enforceLocked(s)
+		l.g.indexLocked(s)
 	}
 	return nil
+}
+
+// expect makes room for the bans of a store, before they come.
+func (l *loader) expect(bucket string, n int) {
+	if bucket != bucketBans {
+		return
+	}
+	l.g.sentences.byKey = make(map[sentenceKey]*sentence, n)
+	l.g.sentences.due = make(dueHeap, 0, n)
 }
 
 func (l *loader) takeEntry(r record) error {
@@ -118,19 +134,33 @@ func (l *memoryLedger) load(k key, se *storedEntry, now int64) {
 	delete(l.dirty, k)
 }
 
+// drainBatch is how many entries are encoded at a time, so that nobody waits
+// long for the ledger.
+const drainBatch = 64
+
 // drain gives the entries that changed since the last call, encoded.
 func (l *memoryLedger) drain(now int64) []record {
 	l.mu.Lock()
-	defer l.mu.Unlock()
-	out := make([]record, 0, len(l.dirty))
-	for k := range l.dirty {
-		r := record{bucket: bucketMarks, key: string(appendKey(nil, k))}
-		if e := l.entries[k]; e != nil {
-			r.value = e.encode(now)
+	dirty := l.dirty
+	l.dirty = make(map[key]struct{})
+	l.mu.Unlock()
+	out := make([]record, 0, len(dirty))
+	for len(dirty) > 0 {
+		l.mu.Lock()
+		n := drainBatch
+		for k := range dirty {
+			delete(dirty, k)
+			r := record{bucket: bucketMarks, key: string(appendKey(nil, k))}
+			if e := l.entries[k]; e != nil {
+				r.value = e.encode(now)
+			}
+			out = append(out, r)
+			if n--; n == 0 {
+				break
+			}
 		}
-		out = append(out, r)
+		l.mu.Unlock()
 	}
-	clear(l.dirty)
 	return out
 }
 

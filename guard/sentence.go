@@ -17,14 +17,15 @@ type sentence struct {
 	limit        string // as written
 	since, until int64  // until: forever is math.MaxInt64
 	forget       int64  // when the history ends
-	count        int
+	repeats      int    // how manieth it is
 	soft, manual bool
 	score        milli
 	evidence     []Scored
 	stored       []byte // evidence as it was loaded, not yet decoded
 
-	active bool
-	place  int // in the heap
+	active  bool
+	counted bool
+	place   int // in the heap
 }
 
 // A sentenceKey names a sentence: there is one at a time of each kind, key and
@@ -51,7 +52,7 @@ func (s *sentence) ban(evidence bool) Ban {
 	b := Ban{
 		Target: s.key.String(), Kind: s.kind.String(), Prefix: s.key.prefix, Login: s.key.login,
 		Scope: s.scope, Rule: s.rule, Reason: s.reason, Since: time.UnixMilli(s.since),
-		Count: s.count, Soft: s.soft, Simulated: s.simulated, Score: s.score.float(), Limit: s.limit,
+		Count: s.repeats, Soft: s.soft, Simulated: s.simulated, Score: s.score.float(), Limit: s.limit,
 	}
 	if s.until != forever {
 		b.Until = time.UnixMilli(s.until)
@@ -67,10 +68,22 @@ func (s *sentence) ban(evidence bool) Ban {
 type sentences struct {
 	byKey map[sentenceKey]*sentence
 	due   dueHeap
+	// counts are those in force, and crowds the banned IPv6 addresses of each
+	// /48: with a million bans nobody goes through all to count them.
+	counts map[banLabel]int
+	crowds map[netScope]int
+}
+
+// A netScope is a network in a scope.
+type netScope struct {
+	net   netip.Prefix
+	scope string
 }
 
 func newSentences() sentences {
-	return sentences{byKey: make(map[sentenceKey]*sentence)}
+	return sentences{
+		byKey: make(map[sentenceKey]*sentence), counts: make(map[banLabel]int), crowds: make(map[netScope]int),
+	}
 }
 
 type dueHeap []*sentence
@@ -94,8 +107,42 @@ func (h *dueHeap) Pop() any {
 	return s
 }
 
+// count counts a sentence in, and uncount out, by what it is at that time.
+func (ss *sentences) count(s *sentence) {
+	if !s.counted && s.active {
+		s.counted = true
+		ss.tally(s, 1)
+	}
+}
+
+func (ss *sentences) uncount(s *sentence) {
+	if s.counted {
+		s.counted = false
+		ss.tally(s, -1)
+	}
+}
+
+func (ss *sentences) tally(s *sentence, by int) {
+	label := banLabel{s.kind, s.rule, s.scope, s.simulated}
+	if ss.counts[label] += by; ss.counts[label] == 0 {
+		delete(ss.counts, label)
+	}
+	if s.kind != banned || s.simulated || s.key.kind != byAddress || s.key.prefix.Addr().Is4() {
+		return
+	}
+	crowd := netScope{network(s.key.prefix.Addr()), s.scope}
+	if ss.crowds[crowd] += by; ss.crowds[crowd] == 0 {
+		delete(ss.crowds, crowd)
+	}
+}
+
 // put adds or changes a sentence.
 func (ss *sentences) put(s *sentence) {
+	if s.active {
+		ss.count(s)
+	} else {
+		ss.uncount(s)
+	}
 	if old := ss.byKey[s.sentenceKey]; old == s {
 		heap.Fix(&ss.due, s.place)
 		return
@@ -107,6 +154,7 @@ func (ss *sentences) put(s *sentence) {
 }
 
 func (ss *sentences) drop(s *sentence) {
+	ss.uncount(s)
 	heap.Remove(&ss.due, s.place)
 	delete(ss.byKey, s.sentenceKey)
 }
@@ -157,13 +205,14 @@ func (ss *sentences) pronounce(k sentenceKey, r *rule, t *total, now int64, rand
 	if s.active && s.until > now {
 		return nil
 	}
+	ss.uncount(s) // it ended a moment ago, and was another rule's
 	if s.forget <= now {
-		s.count = 0
+		s.repeats = 0
 	}
-	s.count++
+	s.repeats++
 	s.rule, s.limit, s.manual, s.reason = r.name, r.written, false, ""
 	s.since, s.score = now, t.sum
-	s.term(now, length(r.first, r.max, r.growth, s.count, random))
+	s.term(now, length(r.first, r.max, r.growth, s.repeats, random))
 	return s
 }
 

@@ -28,15 +28,23 @@ type backend interface {
 	close() error
 }
 
+// A taker is given what a store holds when it is opened: how many records a
+// bucket has, where that is known, and every sound record. A record's value is
+// only valid during the call.
+type taker interface {
+	expect(bucket string, n int)
+	take(record)
+}
+
 // openBackend opens what the configuration names. Every record that it holds
-// is given to each first. recovered is not empty if a damaged store had to be
+// is given to into first. recovered is not empty if a damaged store had to be
 // put aside; it says where it is and what was saved.
-func openBackend(c StoreConfig, each func(record)) (b backend, recovered string, err error) {
+func openBackend(c StoreConfig, into taker) (b backend, recovered string, err error) {
 	switch c.Kind {
 	case "memory", "":
 		return nil, "", nil
 	case "embedded":
-		return openBolt(c.Path, each)
+		return openBolt(c.Path, into)
 	}
 	return nil, "", fmt.Errorf("store.kind: %q is none of embedded, memory", c.Kind)
 }

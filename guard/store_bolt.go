@@ -33,7 +33,7 @@ type boltBackend struct{ db *bbolt.DB }
 // openBolt opens the store in a directory, which it makes if need be. Each
 // record's checksum is checked on the way; a damaged file is put aside under a
 // name that tells when, and what could be read goes into a new one.
-func openBolt(dir string, each func(record)) (backend, string, error) {
+func openBolt(dir string, into taker) (backend, string, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, "", fmt.Errorf("store.path: %w", err)
 	}
@@ -48,10 +48,10 @@ func openBolt(dir string, each func(record)) (backend, string, error) {
 	var damage error
 	if err != nil {
 		damage = err
-	} else if damage = readAll(db, each); damage == nil {
+	} else if damage = readAll(db, into); damage == nil {
 		return &boltBackend{db}, "", nil
 	}
-	return recoverBolt(db, path, damage, each)
+	return recoverBolt(db, path, damage, into)
 }
 
 // openFile opens the file. bbolt may panic, or the memory map may fault, on a
@@ -72,19 +72,19 @@ func recoverDamage(err *error) func() {
 	}
 }
 
-// readAll gives every sound record to each and tells if there was any other.
+// readAll gives every sound record to into and tells if there was any other.
 // A bucket that cannot be read does not keep the others from it.
-func readAll(db *bbolt.DB, each func(record)) error {
+func readAll(db *bbolt.DB, into taker) error {
 	var damage error
 	for _, bucket := range []string{bucketBans, bucketAllow, bucketPlaces, bucketMarks} {
-		if err := readBucket(db, bucket, each); err != nil {
+		if err := readBucket(db, bucket, into); err != nil {
 			damage = errors.Join(damage, fmt.Errorf("%s: %w", bucket, err))
 		}
 	}
 	return damage
 }
 
-func readBucket(db *bbolt.DB, bucket string, each func(record)) (err error) {
+func readBucket(db *bbolt.DB, bucket string, into taker) (err error) {
 	defer recoverDamage(&err)()
 	broken := 0
 	err = db.View(func(tx *bbolt.Tx) error {
@@ -92,13 +92,14 @@ func readBucket(db *bbolt.DB, bucket string, each func(record)) (err error) {
 		if b == nil {
 			return nil
 		}
+		into.expect(bucket, b.Stats().KeyN)
 		return b.ForEach(func(k, v []byte) error {
 			value, ok := unseal(v)
 			if !ok {
 				broken++
 				return nil
 			}
-			each(record{bucket, string(k), value})
+			into.take(record{bucket, string(k), value})
 			return nil
 		})
 	})
@@ -108,9 +109,9 @@ func readBucket(db *bbolt.DB, bucket string, each func(record)) (err error) {
 	return err
 }
 
-// recoverBolt puts a damaged file aside and starts a new one with what each
+// recoverBolt puts a damaged file aside and starts a new one with what into
 // has been given.
-func recoverBolt(db *bbolt.DB, path string, damage error, each func(record)) (backend, string, error) {
+func recoverBolt(db *bbolt.DB, path string, damage error, into taker) (backend, string, error) {
 	if db != nil {
 		closeDamaged(db)
 	}
@@ -161,11 +162,11 @@ func seal(v []byte) []byte {
 	return append(out, v...)
 }
 
-// unseal checks a value and gives a copy of it.
+// unseal checks a value.
 func unseal(v []byte) ([]byte, bool) {
 	if len(v) < 4 {
 		return nil, false
 	}
 	sum, v := binary.BigEndian.Uint32(v), v[4:]
-	return append([]byte(nil), v...), sum == crc32.Checksum(v, crc32.MakeTable(crc32.Castagnoli))
+	return v, sum == crc32.Checksum(v, crc32.MakeTable(crc32.Castagnoli))
 }
