@@ -74,7 +74,13 @@ tls = "implicit"
 upstream = "imap"
 `
 
-func (b *bench) startMailreeve(s *setup) (*process, error) {
+// startMailreeve runs the program under test.
+func (b *bench) startMailreeve(s *setup) (*process, error) { return serveMailreeve(b.binary, s) }
+
+// startOther runs the build to compare with.
+func (b *bench) startOther(s *setup) (*process, error) { return serveMailreeve(b.against, s) }
+
+func serveMailreeve(binary string, s *setup) (*process, error) {
 	if s.store == "" {
 		s.store = s.file("store")
 	}
@@ -86,7 +92,7 @@ func (b *bench) startMailreeve(s *setup) (*process, error) {
 	if err := s.write("config.toml", text); err != nil {
 		return nil, err
 	}
-	cmd := exec.Command(b.binary, "serve", "--config", s.file("config.toml"))
+	cmd := exec.Command(binary, "serve", "--config", s.file("config.toml"))
 	cmd.Env = append(os.Environ(), fmt.Sprintf("GOMAXPROCS=%d", s.cores))
 	p, err := launch(s.file("log"), cmd)
 	if err != nil {
@@ -96,13 +102,16 @@ func (b *bench) startMailreeve(s *setup) (*process, error) {
 		p.stop()
 		return nil, err
 	}
-	return p, b.banForBench(s)
+	return p, banForBench(binary, s)
 }
 
 // banForBench bans the clients that the rows about refusing use.
-func (b *bench) banForBench(s *setup) error {
+func banForBench(binary string, s *setup) error {
+	if s.store != s.file("store") {
+		return nil // A store that was filled for a row.
+	}
 	for n := range bannedClients {
-		cmd := exec.Command(b.binary, "ban", bannedClient(n).String(), "--config", s.file("config.toml"))
+		cmd := exec.Command(binary, "ban", bannedClient(n).String(), "--config", s.file("config.toml"))
 		if out, err := cmd.CombinedOutput(); err != nil {
 			return fmt.Errorf("mailreeve ban: %w\n%s", err, out)
 		}

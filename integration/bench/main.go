@@ -42,6 +42,7 @@ type options struct {
 	limit         time.Duration
 	json          string
 	binary        string
+	against       string
 	list          bool
 }
 
@@ -62,6 +63,7 @@ func main() {
 	flag.DurationVar(&o.limit, "limit", 14*time.Minute, "when to stop, with what there is")
 	flag.StringVar(&o.json, "json", "", "write every reading to this `FILE`, a JSON object a line")
 	flag.StringVar(&o.binary, "binary", "", "measure this `FILE` instead of building mailreeve")
+	flag.StringVar(&o.against, "against", "", "measure this `FILE`, another build of mailreeve, as one more peer (\"other\")")
 	flag.BoolVar(&o.list, "list", false, "list the rows and products")
 	flag.Parse()
 	if o.list {

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net"
 	"path/filepath"
+	"slices"
 )
 
 // A service is what a product can be asked to carry.
@@ -55,7 +56,7 @@ const (
 // products are all there are, ours first. Direct is no proxy at all: it shows
 // what clients and server can do, and that they are not the bottleneck.
 func (b *bench) products() []product {
-	return []product{
+	all := []product{
 		{nameMailreeve, []service{smtp, smtps, imap, imaps, imapsRSA}, true, b.startMailreeve},
 		{"haproxy", []service{smtp, smtps, imap, imaps, imapsRSA}, true, startHAProxy},
 		{"nginx-stream", []service{smtp, smtps, imap, imaps, imapsRSA}, true, startNginxStream},
@@ -63,6 +64,10 @@ func (b *bench) products() []product {
 		{"dovecot", []service{imap, imaps}, false, startDovecot},
 		{nameDirect, []service{smtp, smtps, imap, imaps}, false, nil},
 	}
+	if b.against != "" {
+		all = slices.Insert(all, 1, product{"other", all[0].carry, true, b.startOther})
+	}
+	return all
 }
 
 func (p *product) carries(s service) bool {
