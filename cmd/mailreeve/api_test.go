@@ -16,6 +16,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 
 	"go.uber.org/goleak"
@@ -163,6 +164,31 @@ func TestReloadIsAllOrNothing(t *testing.T) {
 	}
 	if v := gauge(t, d, "mailreeve_config_last_reload_successful"); v != "1" {
 		t.Errorf("mailreeve_config_last_reload_successful = %s, want 1", v)
+	}
+}
+
+// TestSIGHUPReloads follows what serve does with its signals.
+func TestSIGHUPReloads(t *testing.T) {
+	d := startDaemon(t)
+	text, err := os.ReadFile(d.file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(d.file, append(text, "login = \"9/1h\"\n"...), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	hup, done := make(chan os.Signal), make(chan struct{})
+	go func() {
+		defer close(done)
+		d.obey(ctx, hup)
+	}()
+	hup <- syscall.SIGHUP
+	hup <- syscall.SIGHUP // Taken once the first is done with.
+	cancel()
+	<-done
+	if got := d.current().Guard.Login.String(); got != "9/1h" {
+		t.Errorf("after SIGHUP guard.login is %s, want 9/1h", got)
 	}
 }
 

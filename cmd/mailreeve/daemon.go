@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"fmt"
@@ -9,9 +8,6 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
-	"net/netip"
-	"os"
-	"strings"
 	"sync"
 	"time"
 
@@ -167,163 +163,4 @@ func (d *daemon) loadedAt() time.Time {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	return d.loaded
-}
-
-// reload reads the configuration file again and puts it in place: all of it,
-// or on any error none.
-func (d *daemon) reload() error {
-	d.reloading.Lock()
-	defer d.reloading.Unlock()
-	err := d.replaceConfig()
-	d.metrics.reloaded(err)
-	if err != nil {
-		d.log.Error("reload: the configuration is not taken, everything stays as it was", "error", err)
-		return err
-	}
-	d.log.Info("reload: done", "config", d.file)
-	return nil
-}
-
-func (d *daemon) replaceConfig() error {
-	next, err := loadConfig(d.file)
-	if err != nil {
-		return &exitError{exitConfig, err}
-	}
-	old := d.current()
-	if err := fixedSettings(d.file, old, next); err != nil {
-		return &exitError{exitConfig, err}
-	}
-	ctx, cancel := context.WithTimeout(context.Background(), 2*lookupWithin)
-	defer cancel()
-	opt, err := guardOptions(ctx, next)
-	if err != nil {
-		return err
-	}
-	oldOpt, err := guardOptions(ctx, old)
-	if err != nil {
-		oldOpt = opt // The old alias file is gone; the new one is nearest.
-	}
-	if err := d.guard.Reconfigure(next.Guard, opt); err != nil {
-		return err
-	}
-	if err := d.proxy.Reload(next.proxyConfig()); err != nil {
-		return errors.Join(withPortHint(err), d.guard.Reconfigure(old.Guard, oldOpt))
-	}
-	d.names.watch(next.Guard.AllowedNames())
-	if level, err := next.Log.level(); err == nil {
-		d.level.Set(level)
-	}
-	d.mu.Lock()
-	d.config, d.loaded = next, time.Now()
-	d.mu.Unlock()
-	return nil
-}
-
-// fixedSettings refuses changes of what a running program cannot change.
-func fixedSettings(file string, old, next *Config) error {
-	var faults []error
-	for _, s := range []struct {
-		table, key string
-		same       bool
-	}{
-		{"admin", "socket", old.Admin.Socket == next.Admin.Socket},
-		{"admin", "metrics", old.Admin.Metrics == next.Admin.Metrics},
-		{"log", "format", old.Log.Format == next.Log.Format},
-		{"store", "", old.Store == next.Store},
-	} {
-		if !s.same {
-			faults = append(faults, faultAt(s.table, s.key, "changes only with a restart; put it back, or restart"))
-		}
-	}
-	if faults == nil {
-		return nil
-	}
-	text, err := readConfigFile(file)
-	if err != nil {
-		return err
-	}
-	return placeError(file, locate(text), errors.Join(faults...))
-}
-
-// guardOptions gathers what the guard must know of the rest of the
-// configuration and of the machine.
-func guardOptions(ctx context.Context, c *Config) (guard.Options, error) {
-	aliases, err := readAliases(c.Guard.AliasFile)
-	if err != nil {
-		return guard.Options{}, err
-	}
-	opt := guard.Options{Aliases: aliases, Local: localPrefixes(ctx, c)}
-	for _, l := range c.Listeners {
-		for _, s := range l.TrustedProxies {
-			if p, err := guard.ParsePrefix(s); err == nil {
-				opt.Trusted = append(opt.Trusted, p)
-			}
-		}
-	}
-	return opt, nil
-}
-
-// localPrefixes are this machine's addresses and the upstreams'. A name of an
-// upstream that does not resolve now is left out: it only matters for mail
-// servers that connect to us.
-func localPrefixes(ctx context.Context, c *Config) []netip.Prefix {
-	var local []netip.Prefix
-	add := func(a netip.Addr) {
-		a = a.Unmap().WithZone("")
-		local = append(local, netip.PrefixFrom(a, a.BitLen()))
-	}
-	ours, _ := net.InterfaceAddrs() // Without them loopback still is local.
-	for _, a := range ours {
-		if p, err := netip.ParsePrefix(a.String()); err == nil {
-			add(p.Addr())
-		}
-	}
-	ctx, cancel := context.WithTimeout(ctx, lookupWithin)
-	defer cancel()
-	for _, u := range c.Upstreams {
-		for _, address := range u.Addresses {
-			host, _, err := net.SplitHostPort(address)
-			if err != nil {
-				continue
-			}
-			addrs, _ := net.DefaultResolver.LookupNetIP(ctx, "ip", host)
-			for _, a := range addrs {
-				add(a)
-			}
-		}
-	}
-	return local
-}
-
-// maxAliasLine bounds a line of the alias file, in bytes.
-const maxAliasLine = 4 << 10
-
-// readAliases reads the alias file: "alias login" a line, # begins a comment.
-// Like virtual_alias_maps, minus what points to several.
-func readAliases(file string) (map[string]string, error) {
-	if file == "" {
-		return nil, nil
-	}
-	f, err := os.Open(file)
-	if err != nil {
-		return nil, fmt.Errorf("guard.alias-file: %w", err)
-	}
-	defer f.Close()
-	aliases := map[string]string{}
-	lines := bufio.NewScanner(f)
-	lines.Buffer(nil, maxAliasLine)
-	for n := 1; lines.Scan(); n++ {
-		text, _, _ := strings.Cut(lines.Text(), "#")
-		switch fields := strings.Fields(text); len(fields) {
-		case 0:
-		case 2:
-			aliases[fields[0]] = fields[1]
-		default:
-			return nil, fmt.Errorf("%s:%d: a line is \"alias login\", two words", file, n)
-		}
-	}
-	if err := lines.Err(); err != nil {
-		return nil, fmt.Errorf("%s: %w", file, err)
-	}
-	return aliases, nil
 }

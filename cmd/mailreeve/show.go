@@ -1,11 +1,7 @@
 package main
 
 import (
-	"bufio"
-	"encoding/json"
-	"errors"
 	"fmt"
-	"io"
 	"net/netip"
 	"strconv"
 	"strings"
@@ -231,96 +227,4 @@ func (in *invocation) showTop(t guard.Top) {
 	if len(t.Addresses)+len(t.Networks)+len(t.Logins) == 0 {
 		in.printf("nobody has any points\n")
 	}
-}
-
-func (in *invocation) showWhy(w guard.Why) {
-	in.printf("%s\n", plain(w.Target))
-	if len(w.Bans)+len(w.Past)+len(w.Scores)+len(w.Allowed)+len(w.Places) == 0 {
-		in.printf("  nothing is known: no ban, no points, no allow entry\n")
-		return
-	}
-	for _, a := range w.Allowed {
-		in.printf("  allowed by %s as %s, %s left: allow beats ban\n", a.Source, allowedTarget(a), until(a.Until))
-	}
-	for _, b := range w.Bans {
-		in.printf("  banned as %s in scope %s by rule %s since %s, %s left (no. %d)\n",
-			plain(b.Target), b.Scope, b.Rule, when(b.Since), until(b.Until), b.Count)
-		if r := remark(b); r != "" {
-			in.printf("    %s\n", r)
-		}
-		if len(b.Events) > 0 {
-			in.printf("    %s points reached the limit %s:\n", points(b.Score), b.Limit)
-			in.showScored(b.Events)
-		}
-	}
-	for _, b := range w.Past {
-		in.printf("  was banned as %s by rule %s until %s; it counts for how long the next one is\n",
-			plain(b.Target), b.Rule, when(b.Until))
-	}
-	for _, s := range w.Scores {
-		in.printf("  %s of %s now, rule %s", points(s.Points), s.Limit, s.Rule)
-		if s.Pending > 0 {
-			in.printf(" (and %s for guesses that the server has not answered yet)", points(s.Pending))
-		}
-		in.printf("\n")
-		in.showScored(s.Events)
-	}
-	if len(w.Places) > 0 {
-		in.printf("  familiar places: %s\n", places(w.Places))
-	}
-}
-
-// showScored lists events whose points add up to a score.
-func (in *invocation) showScored(events []guard.Scored) {
-	var rows [][]string
-	for _, e := range events {
-		row := []string{"     +" + points(e.Points), when(e.Time), string(e.Kind), e.Listener, e.Addr.String(), about(e.Event)}
-		if e.Folded > 0 {
-			row[5] += fmt.Sprintf(" and %d more", e.Folded)
-		}
-		rows = append(rows, row)
-	}
-	in.table(rows)
-}
-
-// about gives what an event is about, without what the other columns have.
-func about(e guard.Event) string {
-	var s []string
-	for _, part := range []struct{ name, value string }{
-		{"login", e.Login}, {"recipient", e.Recipient}, {"code", e.Code}, {"guess", e.Guess},
-		{"outcome", e.Outcome}, {"verdict", e.Verdict}, {"rule", e.Rule},
-	} {
-		if part.value != "" {
-			s = append(s, part.name+"="+plain(part.value))
-		}
-	}
-	return strings.Join(s, " ")
-}
-
-// copyEvents prints a stream of events.
-func (in *invocation) copyEvents(stream io.Reader) error {
-	lines := bufio.NewScanner(stream)
-	lines.Buffer(nil, maxRequest)
-	for lines.Scan() {
-		if in.json {
-			in.printf("%s\n", lines.Bytes())
-			continue
-		}
-		var e struct {
-			guard.Event
-			lostEvents
-		}
-		if err := json.Unmarshal(lines.Bytes(), &e); err != nil {
-			return fmt.Errorf("an event is not understood (another version of mailreeve?): %w", err)
-		}
-		if e.Lost > 0 {
-			in.printf("… %d events lost, they came faster than this could read\n", e.Lost)
-			continue
-		}
-		in.printf("%s  %-16s %-12s %-18s %s\n", when(e.Time), e.Kind, e.Listener, e.Addr, about(e.Event))
-	}
-	if err := lines.Err(); err != nil {
-		return err
-	}
-	return errors.New("mailreeve has ended the stream")
 }
