@@ -118,9 +118,10 @@ func (c *conn) timeUp(why string) {
 		c.timedOut.Store(false) // what it was waited for came just now
 		return
 	}
+	c.mu.Lock()
+	c.left = true // a client that holds its answer back has guessed all the same
 	if !c.authenticated.Load() && !c.delivered.Load() {
-		c.mu.Lock()
 		c.tellEvent(protocol.Event{Kind: protocol.Loitering})
-		c.mu.Unlock()
 	}
+	c.mu.Unlock()
 }
