@@ -152,6 +152,9 @@ func (g *Guard) reserve(ctx context.Context, set *settings, t *try) (*Attempt, D
 			case grant == granted:
 				return g.depart(set, t, claims, simulated)
 			case grant == over:
+				if g.overdue(set, t, &claims[i], now) {
+					continue
+				}
 				return nil, g.overDecision(set, &claims[i])
 			case w == nil || w.key != claims[i].key:
 				if w = g.queues.join(claims[i].key, w); w == nil {
@@ -184,8 +187,19 @@ func (g *Guard) depart(set *settings, t *try, claims []claim, simulated Decision
 	return &Attempt{try: t, claims: claims, started: now}, Decision{Simulated: simulated.Rule}
 }
 
+// overdue brings a sentence into force that the settled points have earned
+// without it: the limit was lowered, or a crash came between the points and
+// the ban. It returns false while bans are suspended.
+func (g *Guard) overdue(set *settings, t *try, c *claim, now time.Time) bool {
+	if g.review(t.o.Upstream, now.UnixMilli()) {
+		return false
+	}
+	g.pronounce(set, &t.o, &total{key: c.key, rule: c.rule, limit: c.limit}, now)
+	return true
+}
+
 // overDecision says what a limit means whose settled points are reached while
-// no sentence is in force: bans are suspended, or simulated.
+// no sentence is in force because bans are suspended.
 func (g *Guard) overDecision(set *settings, c *claim) Decision {
 	d := Decision{Verdict: protocol.Busy, Rule: c.rule}
 	if r := set.rules.named(c.rule); r != nil && r.consequence == guarded {

@@ -60,7 +60,9 @@ func (g *Guard) pronounce(set *settings, o *Origin, t *total, now time.Time) {
 	s.evidence, s.stored, s.score = evidence(marks), nil, sum
 	change, rec, line := s.change(BanAdded), s.record(), s.ban(false)
 	g.mu.Unlock()
-	written := g.writer.put(rec)
+	// The ban and the counter that it came from go to disk together: a counter
+	// left at its limit would ban again after the ban's end.
+	written := g.writer.put(rec, g.memory.record(t.key, now.UnixMilli()))
 	g.announce(k, change)
 	g.changes.Unlock()
 

@@ -247,6 +247,7 @@ func (g *Guard) Reconfigure(cfg Config, opt Options) error {
 	}
 	set := newSettings(cfg, &opt)
 	g.set.Store(set)
+	g.memory.resize(tableBounds{cfg.MaxAddresses, cfg.MaxNetworks, cfg.MaxLogins})
 	g.configure(set, &opt)
 	return nil
 }

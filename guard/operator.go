@@ -209,13 +209,13 @@ func (g *Guard) Unban(r UnbanRequest) (Removed, error) {
 	return out, nil
 }
 
-// wider lists the bans that still cover a network.
+// wider lists the bans and refusals that still cover a network.
 func (g *Guard) wider(p netip.Prefix, now time.Time) []Ban {
 	var out []Ban
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	for k, s := range g.sentences.byKey {
-		if k.kind == banned && s.active && s.until > now.UnixMilli() && k.key.prefix != p && covers(k.key.prefix, p) {
+		if (k.kind == banned || k.kind == refused) && s.active && s.until > now.UnixMilli() && k.key.prefix != p && covers(k.key.prefix, p) {
 			out = append(out, s.ban(false))
 		}
 	}

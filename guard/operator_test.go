@@ -138,6 +138,22 @@ func TestAReloadKeepsPointsUnderTheNewLimit(t *testing.T) {
 	})
 }
 
+func TestALimitLoweredBelowThePointsBansAtTheNextTry(t *testing.T) {
+	tell(t, nil, func(s *story) {
+		s.guesses("192.0.2.1", "alice", 9)
+		cfg := DefaultConfig()
+		cfg.ExemptLocal = false
+		cfg.Authentication = Limit{5, Duration(time.Hour)}
+		if err := s.g.Reconfigure(cfg, Options{}); err != nil {
+			s.Fatal(err)
+		}
+		s.want(s.right("192.0.2.1", "bob"), protocol.Banned)
+		if b := s.g.Bans(BanFilter{Evidence: true}); len(b) != 1 || b[0].Score != 9 || len(b[0].Events) != 9 {
+			s.Errorf("bans: %+v", b)
+		}
+	})
+}
+
 func TestACrowdOfBanned64sBansTheir48IfConfigured(t *testing.T) {
 	tell(t, func(c *Config) { c.WidenAfter = 3 }, func(s *story) {
 		for i := range 3 {

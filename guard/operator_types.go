@@ -123,7 +123,8 @@ type Removed struct {
 	Counters int     `json:"counters"`
 	// History is how many ended bans were forgotten.
 	History int `json:"history"`
-	// Remaining are bans that still cover the target, of wider networks.
+	// Remaining are bans and refusals that still cover the target, of wider
+	// networks.
 	Remaining []Ban `json:"remaining,omitempty"`
 }
 

@@ -124,8 +124,8 @@ func (l *memoryLedger) load(k key, se *storedEntry, now int64) {
 			e.touched = max(e.touched, min(m.At, now))
 		}
 		w.refresh(now)
-		// What had reached its limit when the process died has had its
-		// sentence, or gets it with the next event.
+		// What had reached its limit when the process died gets its sentence
+		// with the next attempt, see overdue.
 	}
 	if e := l.entries[k]; e != nil && e.empty() {
 		l.removeLocked(e)
@@ -150,11 +150,7 @@ func (l *memoryLedger) drain(now int64) []record {
 		n := drainBatch
 		for k := range dirty {
 			delete(dirty, k)
-			r := record{bucket: bucketMarks, key: string(appendKey(nil, k))}
-			if e := l.entries[k]; e != nil {
-				r.value = e.encode(now)
-			}
-			out = append(out, r)
+			out = append(out, l.recordLocked(k, now))
 			if n--; n == 0 {
 				break
 			}
@@ -162,6 +158,29 @@ func (l *memoryLedger) drain(now int64) []record {
 		l.mu.Unlock()
 	}
 	return out
+}
+
+// record gives the entry of a key as it is now.
+func (l *memoryLedger) record(k key, now int64) record {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.recordLocked(k, now)
+}
+
+func (l *memoryLedger) recordLocked(k key, now int64) record {
+	r := record{bucket: bucketMarks, key: string(appendKey(nil, k))}
+	if e := l.entries[k]; e != nil {
+		r.value = e.encode(now)
+	}
+	return r
+}
+
+// resize changes the bounds of the tables; what is over them goes as new
+// entries come.
+func (l *memoryLedger) resize(b tableBounds) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.bounds = b
 }
 
 // sweep drops entries in which every mark has expired.
