@@ -18,8 +18,9 @@ import (
 // belong to one goroutine; writes to whoever holds the connection's pen for
 // this side.
 type end struct {
-	tcp *net.TCPConn
-	tls *tls.Conn // nil in clear
+	tcp   *net.TCPConn
+	quick net.Conn  // tcp, for reading and writing at the least cost
+	tls   *tls.Conn // nil in clear
 
 	in input
 
@@ -31,12 +32,20 @@ type end struct {
 	writing atomic.Int64
 }
 
+// newEnd makes an end in clear.
+func newEnd(tcp *net.TCPConn) *end {
+	if q, err := newQuickConn(tcp); err == nil {
+		return &end{tcp: tcp, quick: q}
+	}
+	return &end{tcp: tcp, quick: tcp}
+}
+
 // Read reads what the peer sent.
 func (e *end) Read(p []byte) (int, error) {
 	if e.tls != nil {
 		return e.tls.Read(p)
 	}
-	return e.tcp.Read(p)
+	return e.quick.Read(p)
 }
 
 // Write writes all of p.
@@ -46,7 +55,7 @@ func (e *end) Write(p []byte) (int, error) {
 	if e.tls != nil {
 		return e.tls.Write(p)
 	}
-	return e.tcp.Write(p)
+	return e.quick.Write(p)
 }
 
 // CloseWrite tells the peer that nothing more will come.
@@ -67,7 +76,7 @@ func (e *end) Close() error { return e.tcp.Close() }
 func (e *end) shakeHands(ctx context.Context, cfg *tls.Config, limit time.Duration) error {
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
-	e.tls = tls.Server(e.tcp, cfg)
+	e.tls = tls.Server(e.quick, cfg)
 	return e.tls.HandshakeContext(ctx)
 }
 

@@ -215,7 +215,7 @@ func (s *Server) arrive(svc *service, fd int, peer netip.AddrPort) {
 }
 
 func (s *Server) newConn(svc *service, tcp *net.TCPConn, peer netip.AddrPort) *conn {
-	c := &conn{service: svc, peer: peer, began: moment(), client: &end{tcp: tcp}, workers: 1}
+	c := &conn{service: svc, peer: peer, began: moment(), client: newEnd(tcp), workers: 1}
 	c.origin = svc.origin(peer.Addr(), s.nextConn.Add(1))
 	c.ctx, c.cancel = context.WithCancel(s.ctx)
 	c.turn.L = &c.mu

@@ -114,7 +114,7 @@ func (u *upstream) look(ctx context.Context, address string) (*protocol.Offer, e
 		return nil, err
 	}
 	defer c.Close()
-	e := &end{tcp: c.(*net.TCPConn)}
+	e := newEnd(c.(*net.TCPConn))
 	header, err := u.ownFacts(e).header(u.ProxyProtocol)
 	if err != nil {
 		return nil, err

@@ -116,7 +116,7 @@ func (u *upstream) connect(ctx context.Context, address string, header []byte) (
 	if err != nil {
 		return nil, nil, err
 	}
-	e := &end{tcp: c.(*net.TCPConn)}
+	e := newEnd(c.(*net.TCPConn))
 	greeting, err := u.open(ctx, e, address, header)
 	if err != nil {
 		e.Close()
@@ -153,7 +153,7 @@ func (u *upstream) startTLS(ctx context.Context, e *end, address string) error {
 	if cfg.ServerName == "" {
 		cfg.ServerName, _, _ = net.SplitHostPort(address)
 	}
-	e.tls = tls.Client(e.tcp, cfg)
+	e.tls = tls.Client(e.quick, cfg)
 	if err := e.tls.HandshakeContext(ctx); err != nil {
 		return fmt.Errorf("TLS: %w", err)
 	}

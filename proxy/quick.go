@@ -1,0 +1,124 @@
+package proxy
+
+import (
+	"io"
+	"net"
+	"os"
+	"sync"
+	"syscall"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// A quickConn reads and writes a TCP connection by system calls that Go's
+// scheduler does not hear of. A call on a socket that does not block is over in
+// microseconds; announced, as package net does, each may have its processor
+// taken away meanwhile, which wakes a thread to run what is left, which finds
+// nothing and sleeps. On two cores under load that was a fifth to a third of
+// the CPU that a message costs.
+//
+// What it gives up: until the call is over, garbage collection cannot stop the
+// world, so a write is made in pieces that take no longer than tens of
+// microseconds; and the race detector does not see the buffers.
+//
+// Deadlines, waiting and closing are those of the net.TCPConn.
+type quickConn struct {
+	*net.TCPConn
+	raw syscall.RawConn
+
+	in, out transfer
+}
+
+// quickWrite is how much is written in one call.
+const quickWrite = 64 << 10
+
+// A transfer is a read or write under way. It is kept, with the function that
+// does it, so that a call allocates nothing.
+type transfer struct {
+	do func(fd uintptr) (done bool)
+
+	mu    sync.Mutex
+	p     []byte
+	n     int
+	errno syscall.Errno
+}
+
+func newQuickConn(tcp *net.TCPConn) (*quickConn, error) {
+	raw, err := tcp.SyscallConn()
+	if err != nil {
+		return nil, err
+	}
+	q := &quickConn{TCPConn: tcp, raw: raw}
+	q.in.do, q.out.do = q.in.read, q.out.write
+	return q, nil
+}
+
+// Read reads once into p.
+func (q *quickConn) Read(p []byte) (int, error) {
+	if len(p) == 0 {
+		return 0, nil
+	}
+	n, err := q.in.run("read", q.raw.Read, p)
+	if n == 0 && err == nil {
+		return 0, io.EOF
+	}
+	return n, err
+}
+
+// Write writes all of p.
+func (q *quickConn) Write(p []byte) (int, error) {
+	if len(p) == 0 {
+		return 0, nil
+	}
+	return q.out.run("write", q.raw.Write, p)
+}
+
+// run has the poller call do until it is done or the connection's deadline or
+// end has come.
+func (t *transfer) run(name string, call func(func(uintptr) bool) error, p []byte) (int, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.p, t.n, t.errno = p, 0, 0
+	err := call(t.do)
+	t.p = nil
+	if err == nil && t.errno != 0 {
+		err = os.NewSyscallError(name, t.errno)
+	}
+	return t.n, err
+}
+
+func (t *transfer) read(fd uintptr) bool {
+	for {
+		n, _, errno := syscall.RawSyscall(unix.SYS_READ, fd, uintptr(unsafe.Pointer(&t.p[0])), uintptr(len(t.p)))
+		switch errno {
+		case 0:
+			t.n = int(n)
+			return true
+		case unix.EAGAIN:
+			return false
+		case unix.EINTR:
+		default:
+			t.errno = errno
+			return true
+		}
+	}
+}
+
+func (t *transfer) write(fd uintptr) bool {
+	for t.n < len(t.p) {
+		rest := t.p[t.n:min(len(t.p), t.n+quickWrite)]
+		n, _, errno := syscall.RawSyscall(unix.SYS_WRITE, fd, uintptr(unsafe.Pointer(&rest[0])), uintptr(len(rest)))
+		switch errno {
+		case 0:
+			t.n += int(n)
+		case unix.EAGAIN:
+			return false
+		case unix.EINTR:
+		default:
+			t.errno = errno
+			return true
+		}
+	}
+	return true
+}

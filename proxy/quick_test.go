@@ -1,0 +1,143 @@
+package proxy
+
+import (
+	"bytes"
+	"errors"
+	"io"
+	"math/rand/v2"
+	"net"
+	"os"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// quickPair is a quickConn and the plain connection at its other end.
+func quickPair(t testing.TB) (*quickConn, *net.TCPConn) {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	far, err := net.Dial("tcp", l.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	near, err := l.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { near.Close(); far.Close() })
+	q, err := newQuickConn(near.(*net.TCPConn))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return q, far.(*net.TCPConn)
+}
+
+// Much more than the sockets hold goes through whole, both ways at once.
+func TestQuickConnCarriesAll(t *testing.T) {
+	q, far := quickPair(t)
+	sent := make([]byte, 20<<20)
+	for i := range sent {
+		sent[i] = byte(rand.Uint32())
+	}
+	echoed := make(chan error, 1)
+	go func() {
+		_, err := io.Copy(far, far)
+		far.CloseWrite()
+		echoed <- err
+	}()
+	wrote := make(chan error, 1)
+	go func() {
+		_, err := q.Write(sent)
+		q.CloseWrite()
+		wrote <- err
+	}()
+	got, err := io.ReadAll(struct{ io.Reader }{q})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(<-wrote, <-echoed); err != nil {
+		t.Fatal(err)
+	}
+	if !bytes.Equal(got, sent) {
+		t.Errorf("got %d bytes, and not those that were sent", len(got))
+	}
+}
+
+// A deadline that passes is a timeout, after which the connection goes on.
+func TestQuickConnOutlivesDeadline(t *testing.T) {
+	q, far := quickPair(t)
+	if err := q.SetReadDeadline(time.Unix(1, 0)); err != nil {
+		t.Fatal(err)
+	}
+	buf := make([]byte, 10)
+	_, err := q.Read(buf)
+	var timeout net.Error
+	if !isTimeout(err) || !errors.As(err, &timeout) || !timeout.Timeout() || !timeout.Temporary() {
+		t.Fatalf("got %v, want a temporary timeout", err)
+	}
+	if err := q.SetReadDeadline(time.Time{}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := far.Write([]byte("late")); err != nil {
+		t.Fatal(err)
+	}
+	if n, err := q.Read(buf); string(buf[:n]) != "late" || err != nil {
+		t.Errorf("got %q, %v", buf[:n], err)
+	}
+}
+
+// Errors are those that package net gives, so that isWeather knows them.
+func TestQuickConnErrors(t *testing.T) {
+	q, far := quickPair(t)
+	if err := far.SetLinger(0); err != nil {
+		t.Fatal(err)
+	}
+	far.Close()
+	buf := make([]byte, 10)
+	if _, err := q.Read(buf); !errors.Is(err, syscall.ECONNRESET) {
+		t.Errorf("read after a reset: %v", err)
+	}
+	if _, err := q.Write(buf); !errors.Is(err, syscall.EPIPE) {
+		t.Errorf("write after a reset: %v", err)
+	}
+
+	q, _ = quickPair(t)
+	read, write := make(chan error), make(chan error)
+	go func() { _, err := q.Read(buf); read <- err }()
+	go func() { _, err := q.Write(make([]byte, 64<<20)); write <- err }()
+	q.Close()
+	if err := <-read; !errors.Is(err, net.ErrClosed) {
+		t.Errorf("read while it is closed: %v", err)
+	}
+	if err := <-write; !errors.Is(err, net.ErrClosed) && !errors.Is(err, os.ErrClosed) {
+		t.Errorf("write while it is closed: %v", err)
+	}
+}
+
+// A line that is relayed must cost no allocation.
+func TestQuickConnAllocatesNothing(t *testing.T) {
+	q, far := quickPair(t)
+	line := []byte("MAIL FROM:<a@example.test>\r\n")
+	buf := make([]byte, len(line))
+	allocs := testing.AllocsPerRun(100, func() {
+		if _, err := q.Write(line); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := io.ReadFull(far, buf); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := far.Write(line); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := q.Read(buf); err != nil {
+			t.Fatal(err)
+		}
+	})
+	if allocs > 0 {
+		t.Errorf("%v allocations for a line each way", allocs)
+	}
+}
