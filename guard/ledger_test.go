@@ -201,6 +201,17 @@ func compareWithNaive(t *rapid.T, l ledger) {
 		"time passes": func(t *rapid.T) {
 			now = now.Add(time.Duration(rapid.Int64Range(0, 40*60*1000).Draw(t, "ms")) * time.Millisecond)
 		},
+		"an event is about to expire": func(t *rapid.T) {
+			if len(n.events) == 0 {
+				t.Skip("nothing has happened")
+			}
+			e := rapid.SampledFrom(n.events).Draw(t, "event")
+			terms, _ := find(e.rule)
+			at := time.UnixMilli(e.at).Add(terms.period).Add(time.Duration(rapid.IntRange(-1, 1).Draw(t, "ms")) * time.Millisecond)
+			if at.After(now) {
+				now = at
+			}
+		},
 		"reserve": func(t *rapid.T) {
 			claims := distinctWindows(rapid.SliceOfN(rapid.Custom(func(t *rapid.T) claim { return drawClaim(t, true) }), 1, 3).Draw(t, "claims"))
 			want, wantAt := n.reserve(now.UnixMilli(), claims)
