@@ -41,6 +41,8 @@ const (
 	ProxyV2   ProxyProtocol = "v2"
 	ProxyV1   ProxyProtocol = "v1"
 	ProxyNone ProxyProtocol = "none"
+	// ProxyXClient is no header: the server is told in its own dialogue.
+	ProxyXClient ProxyProtocol = "xclient"
 )
 
 // An Upstream is a mail server that we stand in front of.
@@ -51,7 +53,8 @@ type Upstream struct {
 	// serves.
 	Addresses []string `toml:"addresses"`
 	// ProxyProtocol tells the server who the client is: "v2" (default),
-	// "v1" or "none".
+	// "v1", "none", or "xclient" for Postfix's command of that name (smtp and
+	// submission only).
 	ProxyProtocol ProxyProtocol `toml:"proxy-protocol"`
 	// TLS to the server: "none" (default), "starttls" or "implicit".
 	TLS protocol.TLSMode `toml:"tls"`
@@ -221,6 +224,9 @@ func (c *Config) Normalize() error {
 		}
 		listeners[l.Name], addresses[l.Address] = true, true
 	}
+	if err := c.checkXClient(); err != nil {
+		return err
+	}
 	for i := range c.Rows {
 		if _, err := protocol.CompileRows(c.Rows[i : i+1]); err != nil {
 			return &ConfigError{Element{"reply", i, "means"}, err.Error()}
@@ -231,6 +237,22 @@ func (c *Config) Normalize() error {
 	}
 	return c.checkBounds()
 }
+
+// checkXClient: the command is SMTP's.
+func (c *Config) checkXClient() error {
+	for i := range c.Upstreams {
+		u := &c.Upstreams[i]
+		for _, l := range c.Listeners {
+			if u.ProxyProtocol == ProxyXClient && l.Upstream == u.Name && !speaksSMTP(l.Protocol) {
+				return upstreamError(i, "proxy-protocol", "\"xclient\" is for smtp and submission, and listener %q is %s; "+
+					"use \"v2\" there, with an upstream of its own", l.Name, l.Protocol)
+			}
+		}
+	}
+	return nil
+}
+
+func speaksSMTP(name string) bool { return name == "smtp" || name == "submission" }
 
 func (c *Config) checkBounds() error {
 	for _, d := range []struct {
@@ -296,9 +318,9 @@ func (u *Upstream) normalize(i int) error {
 		u.ProxyProtocol = ProxyV2
 	}
 	switch u.ProxyProtocol {
-	case ProxyV2, ProxyV1, ProxyNone:
+	case ProxyV2, ProxyV1, ProxyNone, ProxyXClient:
 	default:
-		return upstreamError(i, "proxy-protocol", "%q is unknown; use \"v2\", \"v1\" or \"none\"", u.ProxyProtocol)
+		return upstreamError(i, "proxy-protocol", "%q is unknown; use \"v2\", \"v1\", \"xclient\" or \"none\"", u.ProxyProtocol)
 	}
 	if u.TLS == "" {
 		u.TLS = protocol.TLSNone

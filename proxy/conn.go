@@ -166,6 +166,7 @@ func (c *conn) greet(verdict protocol.Verdict) {
 		TLS: svc.TLS, Secure: svc.TLS == protocol.TLSImplicit,
 		PlaintextAuth: svc.plaintextAuth(c.origin.Addr), NoAuth: !*svc.Auth,
 		Soft: verdict == protocol.Soft, MasterSeparator: svc.MasterSeparator, Replies: svc.replies,
+		XClient: c.xclient(),
 	})
 	early := svc.proto.EarlyTalk && svc.TLS != protocol.TLSImplicit && c.client.unread() > 0
 	if early && c.tellEvent(protocol.Event{Kind: protocol.EarlyTalk}) {
@@ -191,6 +192,15 @@ func (c *conn) facts() *facts {
 		f.tls = &state
 	}
 	return f
+}
+
+// xclient is what the server is told of the client by XCLIENT, nil if it is
+// told by other means.
+func (c *conn) xclient() *protocol.ClientAddress {
+	if c.service.upstream.ProxyProtocol != ProxyXClient {
+		return nil
+	}
+	return &protocol.ClientAddress{Client: c.remote, Local: c.local}
 }
 
 // name is the connection's in the log, and in the server's (UNIQUE_ID).

@@ -33,7 +33,7 @@ type facts struct {
 }
 
 // header composes the header that goes to the server ahead of everything, in
-// one write. With ProxyNone it is empty.
+// one write. With ProxyNone and ProxyXClient it is empty.
 func (f *facts) header(kind ProxyProtocol) ([]byte, error) {
 	h := proxyproto.Header{
 		Command:         proxyproto.PROXY,
@@ -45,7 +45,7 @@ func (f *facts) header(kind ProxyProtocol) ([]byte, error) {
 		h.TransportProtocol = proxyproto.TCPv4
 	}
 	switch kind {
-	case ProxyNone:
+	case ProxyNone, ProxyXClient:
 		return nil, nil
 	case ProxyV1:
 		h.Version = 1

@@ -130,7 +130,7 @@ func (u *upstream) look(ctx context.Context, address string) (*protocol.Offer, e
 		}
 	}
 	step, err := u.converse(ctx, e, address, u.proto.Probe(protocol.ProbeSetup{
-		Name: u.hostname, StartTLS: u.TLS == protocol.TLSStartTLS}))
+		Name: u.hostname, StartTLS: u.TLS == protocol.TLSStartTLS, XClient: u.ProxyProtocol == ProxyXClient}))
 	if err != nil {
 		return nil, u.explain(address, err)
 	}
@@ -153,7 +153,7 @@ func (u *upstream) explain(address string, err error) error {
 	if !errors.Is(err, io.EOF) && !errors.Is(err, errSilent) && !isWeather(err) {
 		return fmt.Errorf("%s: %w", address, err)
 	}
-	if u.ProxyProtocol == ProxyNone {
+	if u.ProxyProtocol == ProxyNone || u.ProxyProtocol == ProxyXClient {
 		return fmt.Errorf("%s: %w; if it waits for a PROXY header (Postfix: smtpd_upstream_proxy_protocol=haproxy, "+
 			"Dovecot: haproxy = yes), set proxy-protocol = \"v2\" for upstream %q", address, err, u.Name)
 	}

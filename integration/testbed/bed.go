@@ -74,11 +74,11 @@ func (b *Bed) start() error {
 	}
 	users := append([]User{b.Alice, b.Bob}, b.Users...)
 
-	ports, err := freePorts(14)
+	ports, err := freePorts(15)
 	if err != nil {
 		return err
 	}
-	if b.Postfix, err = startPostfix(filepath.Join(b.dir, "postfix"), b.root, ports[:6], users, b.CA); err != nil {
+	if b.Postfix, err = startPostfix(filepath.Join(b.dir, "postfix"), b.root, ports[:7], users, b.CA); err != nil {
 		return err
 	}
 	// Postfix makes the directory for the sockets between the two.
@@ -87,7 +87,7 @@ func (b *Bed) start() error {
 		return fmt.Errorf("postfix made no %s/private", queue)
 	}
 	setup := DovecotSetup{Queue: queue}
-	if b.Dovecot, err = startDovecot(filepath.Join(b.dir, "dovecot"), b.root, ports[6:], users, b.CA, setup); err != nil {
+	if b.Dovecot, err = startDovecot(filepath.Join(b.dir, "dovecot"), b.root, ports[7:], users, b.CA, setup); err != nil {
 		return err
 	}
 	return b.awaitServers()

@@ -19,6 +19,7 @@ type Postfix struct {
 	SMTPSProxy      int // the header, then TLS at once; submission
 	MX              int
 	Submission      int
+	XClient         int // no header, but XCLIENT from us; AUTH
 
 	// Log is where all of its daemons write.
 	Log LogFile
@@ -93,6 +94,13 @@ const postfixMaster = `@MX@ inet n - n - - smtpd
   -o smtpd_tls_wrappermode=yes
   -o smtpd_sasl_auth_enable=yes
   -o smtpd_relay_restrictions=permit_sasl_authenticated,reject
+@XCLIENT@ inet n - n - - smtpd
+  -o syslog_name=postfix/xclient
+  -o smtpd_authorized_xclient_hosts=127.0.0.1
+  -o smtpd_tls_security_level=none
+  -o smtpd_tls_auth_only=no
+  -o smtpd_sasl_auth_enable=yes
+  -o smtpd_relay_restrictions=permit_sasl_authenticated,reject_unauth_destination
 postlog   unix-dgram n - n - 1 postlogd
 pickup    unix n - n 60 1 pickup
 cleanup   unix n - n - 0 cleanup
@@ -121,7 +129,7 @@ scache    unix - - n - 1 scache
 func startPostfix(dir, root string, ports []int, users []User, ca *Authority) (*Postfix, error) {
 	p := &Postfix{
 		MXProxy: ports[0], SubmissionProxy: ports[1], MXLaxProxy: ports[2],
-		SMTPSProxy: ports[3], MX: ports[4], Submission: ports[5],
+		SMTPSProxy: ports[3], MX: ports[4], Submission: ports[5], XClient: ports[6],
 		Log: LogFile(filepath.Join(dir, "postfix.log")),
 	}
 	etc := filepath.Join(dir, "etc")
@@ -175,7 +183,7 @@ func (p *Postfix) writeConfig(dir, root string, users []User) error {
 		"etc/main.cf": strings.NewReplacer("@DIR@", dir, "@SNIPPET@", string(mainSnippet)).Replace(postfixMain),
 		"etc/master.cf": strings.NewReplacer(
 			"@MX@", loopback(p.MX), "@SUBMISSION@", loopback(p.Submission),
-			"@MXLAX@", loopback(p.MXLaxProxy), "@SMTPS@", loopback(p.SMTPSProxy),
+			"@MXLAX@", loopback(p.MXLaxProxy), "@SMTPS@", loopback(p.SMTPSProxy), "@XCLIENT@", loopback(p.XClient),
 			"@SNIPPET@", services,
 		).Replace(postfixMaster),
 		"recipients": recipients.String(),
@@ -190,7 +198,7 @@ func (p *Postfix) writeConfig(dir, root string, users []User) error {
 }
 
 func (p *Postfix) ports() []int {
-	return []int{p.MXProxy, p.SubmissionProxy, p.MXLaxProxy, p.SMTPSProxy, p.MX, p.Submission}
+	return []int{p.MXProxy, p.SubmissionProxy, p.MXLaxProxy, p.SMTPSProxy, p.MX, p.Submission, p.XClient}
 }
 
 func (p *Postfix) stop() error {
