@@ -34,6 +34,7 @@ type Server struct {
 	metrics    *metrics
 	conns      *registry
 	lot        *lot
+	pipes      pipes
 	filter     *kernelFilter
 	tlsBuffers tlsBuffers
 	restAfter  time.Duration // see mayRest
@@ -73,7 +74,7 @@ func New(cfg Config, g *guard.Guard, log *slog.Logger) (*Server, error) {
 		return nil, fmt.Errorf("epoll: %w", err)
 	}
 	ctx, stop := context.WithCancel(context.Background())
-	s := &Server{lot: lot, restAfter: defaultRest, guard: g, log: log, metrics: newMetrics(), conns: newRegistry(), run: strconv.FormatInt(time.Now().Unix(), 36),
+	s := &Server{lot: lot, pipes: make(pipes, maxPipes), restAfter: defaultRest, guard: g, log: log, metrics: newMetrics(), conns: newRegistry(), run: strconv.FormatInt(time.Now().Unix(), 36),
 		ctx: ctx, stop: stop, listeners: map[string]*listener{}, filter: newKernelFilter(g.InForce, log)}
 	if s.tlsBuffers, err = findTLSBuffers(); err != nil {
 		log.Warn("idle TLS connections keep their read buffers", "error", err)
@@ -261,6 +262,7 @@ func (s *Server) Shutdown(ctx context.Context) error {
 		c.end("shutdown")
 	}
 	s.running.Wait()
+	s.pipes.close()
 	return err
 }
 

@@ -296,7 +296,20 @@ func (c *conn) copyBlind(from, to *end) bool {
 				c.stop("closed", err)
 				return false
 			}
+			full := len(b) >= smallBuffer
 			from.in.use(len(b))
+			if full && splices(from, to) {
+				from.in.free() // a small one does for what begins the next burst
+				readErr, writeErr := c.splice(from, to)
+				if readErr != nil {
+					c.blindStopped(from, to, readErr)
+					return false
+				}
+				if writeErr != nil {
+					c.stop("closed", writeErr)
+					return false
+				}
+			}
 		}
 		if err := c.read(from); err == errResting {
 			return false
