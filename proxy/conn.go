@@ -48,10 +48,12 @@ type conn struct {
 	workers int            // goroutines at work
 	over    bool
 	why     string // how it ended
+	remark  string // what the conversation says about its end
 	detail  error
 	address string // of the server
 	events  []protocol.Event
 	left    bool          // the client has gone; its last bytes have been shown
+	present bool          // see notePresence
 	delay   time.Duration // how long the next answer is to be held back
 	place   int32         // in the lot, while parked
 
@@ -89,7 +91,7 @@ func (c *conn) serve(trusted bool, verdict protocol.Verdict) {
 	c.service.server.metrics.accepted.WithLabelValues(c.service.Name).Inc()
 	if c.service.TLS == protocol.TLSImplicit {
 		if err := c.secure(); err != nil {
-			c.stop("tls", err)
+			c.handshakeFailed(err)
 			return
 		}
 	}
@@ -150,6 +152,19 @@ func (c *conn) secure() error {
 	}
 	s.metrics.handshakes.WithLabelValues(c.service.Name, result).Inc()
 	return err
+}
+
+// handshakeFailed ends a connection that did not come to TLS. Who let the time
+// run out has loitered.
+func (c *conn) handshakeFailed(err error) {
+	if isTimeout(err) && !errors.Is(err, errNoSlot) && c.ctx.Err() == nil {
+		c.mu.Lock()
+		c.tellEvent(protocol.Event{Kind: protocol.Loitering})
+		c.mu.Unlock()
+		c.stop("timeout-tls", err)
+		return
+	}
+	c.stop("tls", err)
 }
 
 // greet begins the conversation and hands over to the relay, in a goroutine of
@@ -242,13 +257,24 @@ func (c *conn) end(why string) {
 	}
 }
 
+// enter begins a goroutine's work, unless the connection is over.
+func (c *conn) enter() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.over {
+		return false
+	}
+	c.workers++
+	return true
+}
+
 // leave ends a goroutine's work. A connection whose last worker has left is
 // over.
 func (c *conn) leave() {
 	c.mu.Lock()
 	c.workers--
 	last := c.workers == 0 && c.over
-	if c.workers == 0 && !c.over && c.resting.Load() {
+	if c.workers == 0 && !c.over && c.resting.Load() && c.place == 0 {
 		if err := c.service.server.lot.park(c); err != nil {
 			c.stirLocked()
 		}
@@ -296,6 +322,9 @@ func (c *conn) attrs() []slog.Attr {
 		slog.Float64("seconds", float64((moment()-c.began)/int64(time.Millisecond))/1000),
 		slog.Int64("in", c.bytesIn.Load()),
 		slog.Int64("out", c.bytesOut.Load()),
+	}
+	if c.remark != "" {
+		attrs = append(attrs, slog.String("remark", c.remark))
 	}
 	if c.peer != c.remote {
 		attrs = append(attrs, slog.String("proxy", c.peer.Addr().String()))

@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -132,8 +133,11 @@ func (s slots) take(ctx context.Context) error {
 	case s <- struct{}{}:
 		return nil
 	case <-ctx.Done():
-		return ctx.Err()
+		return errNoSlot
 	}
 }
+
+// errNoSlot: too many do it already.
+var errNoSlot = errors.New("too many TLS handshakes at the same time")
 
 func (s slots) give() { <-s }

@@ -23,6 +23,7 @@ func (c *conn) judge(cred *protocol.Credential) bool {
 	if len(cred.Identities) > 0 {
 		c.login = cred.Identities[0]
 	}
+	c.present = false
 	if attempt != nil {
 		c.asked.Store(moment())
 	}
@@ -184,7 +185,7 @@ func (c *conn) startTLS(step *protocol.Step) bool {
 		return false
 	}
 	if err := c.secure(); err != nil {
-		c.stop("tls", err)
+		c.handshakeFailed(err)
 		return false
 	}
 	c.mu.Lock()

@@ -153,8 +153,9 @@ func (c *conn) obeyClient(step *protocol.Step) bool {
 		c.blind = true
 		c.turn.Broadcast()
 	case protocol.End:
+		c.remark = step.Why
 		c.mu.Unlock()
-		c.endGently(step.Why)
+		c.endGently("dialogue")
 		return false
 	}
 	return true
@@ -184,6 +185,7 @@ func (c *conn) showServer(server *end) bool {
 		c.pause()
 		if step.Take > 0 {
 			c.turn.Broadcast()
+			c.notePresence()
 		}
 		if step.Forward {
 			pass += step.Take
@@ -211,8 +213,9 @@ func (c *conn) showServer(server *end) bool {
 			}
 			return !stuck
 		case protocol.End:
+			c.remark = step.Why
 			c.mu.Unlock()
-			c.endGently(step.Why)
+			c.endGently("dialogue")
 			return false
 		}
 	}
@@ -357,6 +360,15 @@ func (c *conn) clientStopped(err error) {
 	}
 }
 
+// notePresence remembers that the client was there when the server last spoke
+// without judging its credential: if the server closes then (IMAP's "* BYE
+// [UNAVAILABLE]"), that the client goes as well is no sign of a guess.
+func (c *conn) notePresence() {
+	if c.attempt != nil && protocol.Phase(c.phase.Load()) == protocol.Judged {
+		c.present = !c.client.gone()
+	}
+}
+
 func clientEnd(err error) string {
 	if errors.Is(err, io.EOF) {
 		return "client-closed"
@@ -376,7 +388,7 @@ func (c *conn) serverStopped(server *end, err error) {
 		why = "client-closed"
 	}
 	step := c.conv.ServerGone()
-	if step.Outcome == protocol.Neutral && (c.left || c.client.gone()) {
+	if step.Outcome == protocol.Neutral && !c.present && (c.left || c.client.gone()) {
 		step.Outcome = protocol.Left
 	}
 	c.notePhase()

@@ -99,6 +99,10 @@ func (s *service) idleLimit() guard.Duration {
 // timeUp ends a connection whose time is up. A client that neither logged in
 // nor delivered anything has loitered.
 func (c *conn) timeUp(why string) {
+	if !c.enter() {
+		return
+	}
+	defer c.leave()
 	switch why {
 	case "client-gone":
 		c.mu.Lock()

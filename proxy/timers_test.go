@@ -177,3 +177,43 @@ func TestReload(t *testing.T) {
 	c.expect("b OK")
 	b.dial("127.0.2.11").expect("* OK")
 }
+
+// Who stops before TLS, or in the middle of the handshake, has loitered too.
+func TestStoppingBeforeTLSIsLoitering(t *testing.T) {
+	b := newBed(t, Listener{Protocol: "imap", TLS: protocol.TLSImplicit}, imap, func(cfg *Config, g *guard.Config) {
+		cfg.Timeouts.Handshake = guard.Duration(100 * time.Millisecond)
+		g.Loitering = limit(t, "2/1h")
+	})
+	silent := b.dial("127.0.2.12")
+	if got := silent.rest(); got != "" {
+		t.Errorf("the silent client was told %q", got)
+	}
+	half := b.dial("127.0.2.12")
+	fmt.Fprint(half, "\x16\x03\x01")
+	half.rest()
+	b.waitFor("the ban", func() bool { return len(b.guard.Bans(guard.BanFilter{})) == 1 })
+}
+
+// A server that says goodbye instead of judging has not judged, whatever the
+// client does then.
+func TestGoodbyeInsteadOfAVerdictScoresNothing(t *testing.T) {
+	gone := make(chan struct{})
+	b := newBed(t, imapPlain, func(s *session) {
+		fmt.Fprint(s, "* OK Dovecot ready.\r\n")
+		s.line()
+		fmt.Fprint(s, "* BYE [UNAVAILABLE] Internal login failure.\r\n")
+		<-gone
+	}, func(_ *Config, g *guard.Config) { g.Authentication = limit(t, "1/1h") })
+	for i := range 3 {
+		c := b.dial("127.0.2.13")
+		c.expect("* OK")
+		c.send(fmt.Sprintf("a LOGIN alice guess%d", i))
+		c.expect("* BYE")
+		c.Close()
+		gone <- struct{}{}
+	}
+	b.waitFor("the connections to end", func() bool { return b.server.conns.count() == 0 })
+	if bans := b.guard.Bans(guard.BanFilter{}); len(bans) != 0 {
+		t.Errorf("banned: %+v", bans)
+	}
+}
