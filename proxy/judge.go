@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"errors"
 	"time"
 
 	"mailreeve/protocol"
@@ -124,6 +125,9 @@ func (c *conn) dial() bool {
 	facts := c.facts()
 	c.mu.Unlock()
 	server, greeting, address, err := c.service.upstream.dial(c.ctx, facts)
+	if err == nil || errors.Is(err, errNoServer) {
+		c.service.server.guard.ReportDial(c.service.Listener.Upstream, err == nil)
+	}
 	c.mu.Lock()
 	if err != nil {
 		step := c.conv.ServerGone()
