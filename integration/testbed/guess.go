@@ -11,7 +11,7 @@ import (
 type Guess struct {
 	From     string // a loopback address
 	Port     int
-	Protocol string // "imap", "smtp" (submission, or a port 25 that offers AUTH)
+	Protocol string // as in the configuration; whatever it does not name is SMTP
 	TLS      string // as in the configuration: "none", "starttls", "implicit"
 	Login    string
 	Password string
@@ -57,12 +57,7 @@ func (g Guess) Try() (Answer, string, *Conn) {
 		return Unanswered, err.Error(), nil
 	}
 	conn.Patience = loginPatience
-	var line string
-	if g.Protocol == "imap" {
-		line, err = conn.IMAP("g1", "LOGIN %q %q", g.Login, g.Password)
-	} else {
-		line, err = conn.SMTP("AUTH PLAIN %s", Plain(g.Login, g.Password))
-	}
+	line, err := g.login(conn)
 	if err != nil {
 		conn.Close()
 		return Unanswered, err.Error(), nil
@@ -73,6 +68,18 @@ func (g Guess) Try() (Answer, string, *Conn) {
 		return answer, line, nil
 	}
 	return answer, line, conn
+}
+
+func (g Guess) login(conn *Conn) (string, error) {
+	switch g.Protocol {
+	case "imap":
+		return conn.IMAP("g1", "LOGIN %q %q", g.Login, g.Password)
+	case "pop3":
+		return g.loginPOP3(conn)
+	case "managesieve":
+		return conn.Sieve("AUTHENTICATE \"PLAIN\" %q", Plain(g.Login, g.Password))
+	}
+	return conn.SMTP("AUTH PLAIN %s", Plain(g.Login, g.Password))
 }
 
 // Answer makes the guess, closes the connection, and tells only what became of
@@ -123,8 +130,13 @@ func (g Guess) opening(conn *Conn) error {
 			return err
 		}
 	}
-	if g.Protocol == "imap" {
+	switch g.Protocol {
+	case "imap":
 		return g.openingIMAP(conn)
+	case "pop3":
+		return g.openingPOP3(conn)
+	case "managesieve":
+		return g.openingSieve(conn)
 	}
 	return g.openingSMTP(conn)
 }
@@ -164,8 +176,13 @@ func (g Guess) openingSMTP(conn *Conn) error {
 
 // Classify reads an answer to a login.
 func Classify(protocol, line string) Answer {
-	if protocol == "imap" {
+	switch protocol {
+	case "imap":
 		return classifyIMAP(line)
+	case "pop3":
+		return classifyPOP3(line)
+	case "managesieve":
+		return classifySieve(line)
 	}
 	switch {
 	case strings.HasPrefix(line, "235"):
