@@ -222,6 +222,6 @@ func (g *Guard) expireAllowed(now int64) {
 		}
 	})
 	for _, k := range ended {
-		g.writer.put(record{bucketAllow, k, nil})
+		g.writer.keep(record{bucketAllow, k, nil}) // a shared store forgets by itself
 	}
 }

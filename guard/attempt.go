@@ -194,6 +194,10 @@ func (g *Guard) overdue(set *settings, t *try, c *claim, now time.Time) bool {
 	if g.review(t.o.Upstream, now.UnixMilli()) {
 		return false
 	}
+	if r := set.rules.named(c.rule); g.fleet != nil && r != nil &&
+		g.fleet.awaitOther(sentenceKey{r.consequence, c.key, r.scopeOf(&t.o), r.dryRun}) {
+		return true
+	}
 	g.pronounce(set, &t.o, &total{key: c.key, rule: c.rule, limit: c.limit}, now)
 	return true
 }

@@ -206,7 +206,7 @@ func (g *Guard) expire(now int64) {
 		if !s.active {
 			g.sentences.drop(s)
 			g.mu.Unlock()
-			g.writer.put(record{bucketBans, s.storeKey(), nil})
+			g.writer.keep(record{bucketBans, s.storeKey(), nil}) // a shared store forgets by itself
 			continue
 		}
 		s.active = false

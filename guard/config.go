@@ -365,28 +365,35 @@ func (c *Config) validateRules() (errs []error) {
 
 // A StoreConfig is the [store] table of the configuration.
 type StoreConfig struct {
-	// Kind is "embedded" (a file on this machine) or "memory" (nothing is
-	// kept; for tests and trials).
+	// Kind is "embedded" (a file on this machine), "valkey" (a server that many
+	// proxies share, with a copy on this machine) or "memory" (nothing is kept;
+	// for tests and trials).
 	Kind string `toml:"kind"`
-	// Path is the directory of the embedded store.
+	// Path is the directory of the embedded store, or of the copy.
 	Path string `toml:"path"`
 	// GuessKey is the file of the key that guesses are hashed with; empty: the
 	// file guess.key beside the store. It is made if it does not exist.
 	GuessKey string `toml:"guess-key"`
+
+	SharedStoreConfig
 }
 
 // DefaultStoreConfig gives what an empty [store] table means.
 func DefaultStoreConfig() StoreConfig {
-	return StoreConfig{Kind: "embedded", Path: "/var/lib/mailreeve"}
+	return StoreConfig{Kind: "embedded", Path: "/var/lib/mailreeve", SharedStoreConfig: defaultSharedStoreConfig()}
 }
 
 // Validate tells what is wrong with the configuration.
 func (c *StoreConfig) Validate() error {
 	switch {
-	case c.Kind != "embedded" && c.Kind != "memory":
-		return fmt.Errorf("store.kind: %q is none of embedded, memory", c.Kind)
-	case c.Kind == "embedded" && c.Path == "":
-		return errors.New("store.path: the embedded store needs a directory")
+	case c.Kind != "embedded" && c.Kind != "valkey" && c.Kind != "memory":
+		return fmt.Errorf("store.kind: %q is none of embedded, valkey, memory", c.Kind)
+	case c.Kind != "memory" && c.Path == "":
+		return errors.New("store.path: the store needs a directory on this machine")
+	case c.Kind == "valkey":
+		return c.SharedStoreConfig.validate()
+	case len(c.Addresses) > 0:
+		return fmt.Errorf("store.addresses: they are for kind = %q, and kind is %q", "valkey", c.Kind)
 	}
 	return nil
 }

@@ -37,6 +37,7 @@ package guard
 
 import (
 	"container/heap"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net/netip"
@@ -94,6 +95,7 @@ type Guard struct {
 	index   *index
 	ledger  ledger
 	memory  *memoryLedger
+	fleet   *fleet // nil unless the store is shared
 	queues  *queues
 	places  *places
 	guesses *guesses
@@ -174,6 +176,9 @@ func Open(cfg Config, opt Options) (*Guard, error) {
 		return nil, err
 	}
 	g.configure(set, &opt)
+	if opt.Store.Kind == "valkey" {
+		g.fleet.start()
+	}
 	go g.keep()
 	return g, nil
 }
@@ -189,6 +194,11 @@ func (g *Guard) open(c StoreConfig) error {
 	heap.Init(&g.sentences.due)
 	g.recovered = recovered
 	g.writer = newWriter(backend, g.log)
+	if c.Kind == "valkey" {
+		if err := g.joinFleet(c); err != nil {
+			return errors.Join(err, g.writer.close())
+		}
+	}
 	if load.unknown > 0 {
 		g.log.Error("the store has records that this version does not know; they are ignored", "records", load.unknown)
 	}
@@ -196,7 +206,7 @@ func (g *Guard) open(c StoreConfig) error {
 		g.log.Error("the store was damaged; what could be read was saved", "store", recovered, "records", load.n)
 		g.rewrite()
 	}
-	g.writer.put(load.stale...)
+	g.writer.keep(load.stale...)
 	return nil
 }
 
@@ -230,6 +240,9 @@ func (g *Guard) Close() error {
 		close(g.quit)
 		<-g.kept
 		g.flush()
+		if g.fleet != nil {
+			g.fleet.close()
+		}
 		err = g.writer.close()
 	})
 	return err

@@ -84,7 +84,7 @@ func mix(seed uint32, text string) uint32 {
 // prepareStore makes the store's directory, and gives the key that guesses are
 // hashed with.
 func prepareStore(c StoreConfig) ([]byte, error) {
-	if c.Kind == "embedded" {
+	if c.Kind == "embedded" || c.Kind == "valkey" {
 		if err := os.MkdirAll(c.Path, 0o700); err != nil {
 			return nil, fmt.Errorf("store.path: %w", err)
 		}
@@ -96,7 +96,7 @@ func prepareStore(c StoreConfig) ([]byte, error) {
 func guessKey(c StoreConfig) ([]byte, error) {
 	path := c.GuessKey
 	switch {
-	case path == "" && c.Kind != "embedded":
+	case path == "" && c.Kind != "embedded" && c.Kind != "valkey":
 		return newGuessKey(), nil
 	case path == "":
 		path = filepath.Join(c.Path, "guess.key")

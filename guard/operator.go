@@ -172,35 +172,21 @@ func (g *Guard) lift(which func(*sentence) bool, history bool) Removed {
 // Unban forgives: bans, points and history in one step, across restarts.
 func (g *Guard) Unban(r UnbanRequest) (Removed, error) {
 	set, now := g.set.Load(), g.clock.now()
-	p, login := set.logins.parseTarget(r.Target)
-	all := r.Target == "all"
-	if !all && !p.IsValid() && login == "" {
+	matches, rule, p, login := set.forgiven(r)
+	if matches == nil {
 		return Removed{}, fmt.Errorf("%q is no address, network or login", r.Target)
 	}
-	if p.IsValid() {
-		p = banKey(set, p).prefix
-	}
-	matches := func(k key) bool {
-		switch {
-		case all:
-			return true
-		case p.IsValid():
-			return covers(p, k.prefix)
+	var named []key
+	if g.fleet != nil {
+		// Other nodes may have counted what this one has not.
+		if named = []key{{kind: byLogin, login: login}}; p.IsValid() {
+			named = []key{banKey(set, p)}
 		}
-		return k.login == login
+		g.fleet.share.forgive(r)
 	}
-	rule := func(name string) bool { return r.Rule == "" || name == r.Rule }
 	out := g.lift(func(s *sentence) bool { return matches(s.key) && rule(s.rule) }, true)
-	g.memory.each(func(k key) bool {
-		if matches(k) {
-			for _, c := range g.ledger.clear(k, rule) {
-				out.Points += c.sum.float()
-				out.Counters++
-			}
-		}
-		return true
-	})
-	g.guesses.forget(p, all || login != "")
+	out.Points, out.Counters = g.forget(matches, rule, named...)
+	g.guesses.forget(p, r.Target == "all" || login != "")
 	g.flush()
 	g.queues.sentenced()
 	if p.IsValid() {
@@ -379,6 +365,9 @@ func (g *Guard) storeStatus(records int) StoreStatus {
 		Recovered: g.recovered, Records: records, Pending: pending}
 	if err != nil {
 		s.Error = err.Error()
+	}
+	if g.fleet != nil {
+		g.fleet.status(&s)
 	}
 	return s
 }

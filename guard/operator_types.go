@@ -235,4 +235,26 @@ type StoreStatus struct {
 	Records   int    `json:"records"`
 	// Pending is how many records wait to be written.
 	Pending int `json:"pending,omitempty"`
+	// Shared is the state of the store that the fleet shares, if there is one.
+	Shared *SharedStatus `json:"shared,omitempty"`
+}
+
+// A SharedStatus is the state of the store that a fleet shares.
+type SharedStatus struct {
+	// Node is this node's name in the fleet.
+	Node string `json:"node"`
+	// Connected is false while the store is away and this node goes on alone.
+	Connected bool      `json:"connected"`
+	Error     string    `json:"error,omitempty"`
+	AwaySince time.Time `json:"away_since,omitzero"`
+	// Buffered are the counts, Pending the bans and places, that the store
+	// has not been told.
+	Buffered int `json:"buffered"`
+	Pending  int `json:"pending"`
+	// Timeouts counts credentials decided here because the store did not
+	// answer in time, Outages how often it was away, Ignored its values that
+	// made no sense.
+	Timeouts uint64 `json:"timeouts"`
+	Outages  uint64 `json:"outages"`
+	Ignored  uint64 `json:"ignored"`
 }

@@ -25,7 +25,8 @@ type sentence struct {
 
 	active  bool
 	counted bool
-	place   int // in the heap
+	heard   uint32 // the reading of the shared store that had it
+	place   int    // in the heap
 }
 
 // A sentenceKey names a sentence: there is one at a time of each kind, key and

@@ -43,10 +43,10 @@ func openBackend(c StoreConfig, into taker) (b backend, recovered string, err er
 	switch c.Kind {
 	case "memory", "":
 		return nil, "", nil
-	case "embedded":
+	case "embedded", "valkey":
 		return openBolt(c.Path, into)
 	}
-	return nil, "", fmt.Errorf("store.kind: %q is none of embedded, memory", c.Kind)
+	return nil, "", fmt.Errorf("store.kind: %q is none of embedded, valkey, memory", c.Kind)
 }
 
 // A writer makes records durable in the background: what came while one batch
@@ -55,9 +55,12 @@ func openBackend(c StoreConfig, into taker) (b backend, recovered string, err er
 type writer struct {
 	backend backend
 	log     *slog.Logger
-	wake    chan struct{}
-	quit    chan struct{}
-	done    chan struct{}
+	// share, unless nil, is told of what is put, and may give a channel that is
+	// waited for instead of ours.
+	share func([]record) <-chan struct{}
+	wake  chan struct{}
+	quit  chan struct{}
+	done  chan struct{}
 
 	mu      sync.Mutex
 	pending map[[2]string][]byte
@@ -84,8 +87,28 @@ func newWriter(b backend, log *slog.Logger) *writer {
 	return w
 }
 
-// put hands over a record. The channel is closed once it is durable.
+// put hands over what was decided here. The channel is closed once it is
+// durable.
 func (w *writer) put(records ...record) <-chan struct{} {
+	kept := w.keep(records...)
+	if w.share != nil {
+		if shared := w.share(records); shared != nil {
+			return shared
+		}
+	}
+	return kept
+}
+
+// waits tells whether a record is still to be written.
+func (w *writer) waits(bucket, key string) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	_, ok := w.pending[[2]string{bucket, key}]
+	return ok
+}
+
+// keep hands over what is to be written, and not to be shared.
+func (w *writer) keep(records ...record) <-chan struct{} {
 	if w.backend == nil {
 		done := make(chan struct{})
 		close(done)

@@ -25,8 +25,9 @@ import (
 // and as all nodes go in the same order, of two that want the last points of
 // two keys one gets both.
 type fleetLedger struct {
-	local *memoryLedger
-	store counters
+	local   *memoryLedger
+	store   counters
+	records script
 	// rules gives the names of the rules in force.
 	rules func() []string
 	// link is the way to the store.
@@ -63,7 +64,7 @@ const (
 func newFleetLedger(local *memoryLedger, k *link, n names, split bool, rules func() []string, late func(*Event, []total)) *fleetLedger {
 	return &fleetLedger{
 		local: local, link: k, rules: rules, late: late, holds: make(map[string]held),
-		store: counters{names: n, script: newScript(ledgerScript), split: split, bad: k.badValues},
+		records: newScript(recordsScript), store: counters{names: n, script: newScript(ledgerScript), split: split, bad: k.badValues},
 	}
 }
 
@@ -260,6 +261,9 @@ func (l *fleetLedger) keep(st *ledgerStep) {
 
 // remind remembers a step that the store has taken, for a while.
 func (l *fleetLedger) remind(st *ledgerStep) {
+	if st.clear != nil {
+		return // sent again it would clear what came later
+	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if len(l.sent) >= maxSent {

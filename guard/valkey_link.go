@@ -130,3 +130,12 @@ func (k *link) badValues(n int64) {
 	k.log.Warn("the store holds values that make no sense; they are ignored. Does anything else write below the prefix?",
 		"values", k.dropped.Load())
 }
+
+// setAhead sets by how much the fleet's clock is ahead of ours. What is less
+// than the way there and back tells is noise.
+func (k *link) setAhead(ms int64) {
+	old := k.ahead.Load()
+	if d := ms - old; d > 5 || d < -5 {
+		k.ahead.Store(ms)
+	}
+}

@@ -24,7 +24,7 @@ import (
 //	trickle.{alice@example.test}         the tickets of a guarded login
 //	index.00 … index.63                  which of the lasting keys there are
 //	changes                              a stream: what changed, for every node
-//	beat.0 … beat.15                     signs of life, by which lost writes are noticed
+//	beat.NODE.0 … beat.NODE.15           a node's signs of life, by which lost writes are noticed
 type names struct{ prefix string }
 
 // indexes is the number of index keys. A Cluster spreads them.
@@ -55,8 +55,11 @@ func tag(key string) string {
 
 func (n names) trickle(login string) string { return n.prefix + "trickle.{" + escapeLogin(login) + "}" }
 func (n names) changes() string             { return n.prefix + "changes" }
-func (n names) beat(i int) string           { return fmt.Sprintf("%sbeat.%d", n.prefix, i) }
-func (n names) history(name string) string  { return n.prefix + "history.{" + n.prefix + name + "}" }
+func (n names) beat(node string, i int) string {
+	return fmt.Sprintf("%sbeat.%s.%d", n.prefix, node, i)
+}
+
+func (n names) history(name string) string { return n.prefix + "history.{" + n.prefix + name + "}" }
 
 // index gives the index key that lists a lasting key.
 func (n names) index(name string) string {

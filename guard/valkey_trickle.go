@@ -1,13 +1,54 @@
 package guard
 
 import (
+	"context"
+	"math/rand/v2"
+	"strconv"
 	"time"
+
+	"github.com/valkey-io/valkey-go"
 )
 
+// A guarded login's trickle is one for the whole fleet: a hash with the number
+// of the interval, from when each ticket can be had, who had one, and which
+// networks failed of late.
+
 func (l *fleetLedger) ticket(now time.Time, login, network string, known bool) bool {
-	return l.local.ticket(now, login, network, known)
+	got := false
+	err := l.do(func(ctx context.Context, c valkey.Client) error {
+		n, err := l.records.number(ctx, c, []string{l.store.names.trickle(login)}, []string{
+			"ticket", itoa(l.fleet(now)), network, digit(known), random(), random(),
+			itoa(trickleEvery.Milliseconds()), itoa(trickleBlocked.Milliseconds()),
+		})
+		got = n == 1
+		return err
+	})
+	if err != nil {
+		return l.local.ticket(now, login, network, known)
+	}
+	return got
 }
+
+func random() string { return strconv.FormatFloat(rand.Float64(), 'f', 6, 64) }
 
 func (l *fleetLedger) ticketFailed(now time.Time, login, network string) {
 	l.local.ticketFailed(now, login, network)
+	// If the store is away this network may get another ticket there: one more
+	// guess in the interval that the outage ends in.
+	_ = l.do(func(ctx context.Context, c valkey.Client) error {
+		_, err := l.records.number(ctx, c, []string{l.store.names.trickle(login)}, []string{
+			"failed", itoa(l.fleet(now)), network, strconv.Itoa(maxTrickleNets), itoa((trickleBlocked + trickleEvery).Milliseconds()),
+		})
+		return err
+	})
+}
+
+// number runs the script for an answer that is a number.
+func (s *script) number(ctx context.Context, c valkey.Client, keys, args []string) (int64, error) {
+	r := s.do(ctx, c, keys, args)
+	n, err := r.AsInt64()
+	if err != nil && r.Error() == nil {
+		return 0, errReply
+	}
+	return n, err
 }

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"reflect"
 	"time"
 )
 
@@ -66,7 +67,7 @@ func fixedSettings(file string, old, next *Config) error {
 		{"admin", "socket", old.Admin.Socket == next.Admin.Socket},
 		{"admin", "metrics", old.Admin.Metrics == next.Admin.Metrics},
 		{"log", "format", old.Log.Format == next.Log.Format},
-		{"store", "", old.Store == next.Store},
+		{"store", "", reflect.DeepEqual(old.Store, next.Store)},
 	} {
 		if !s.same {
 			faults = append(faults, faultAt(s.table, s.key, "changes only with a restart; put it back, or restart"))

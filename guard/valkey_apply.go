@@ -1,0 +1,262 @@
+package guard
+
+import (
+	"net/netip"
+	"slices"
+	"time"
+)
+
+// A heardSentence is a sentence that another node has pronounced or lifted.
+type heardSentence struct {
+	s *sentence
+	// past: this is from its history, which does not tell whether it is in
+	// force. forgotten: it is gone with its history, since version.
+	past, forgotten bool
+	version         int64
+}
+
+// sameSentence is by how much the beginnings of one sentence may differ after
+// they went from clock to clock.
+const sameSentence = time.Second
+
+// hear takes over sentences of other nodes, as pronounce and lift would have:
+// in memory, then whoever subscribed is told, then they are kept for the next
+// start. What is known already changes nothing. gone are those that were
+// forgotten; generation marks what the store knows.
+func (g *Guard) hear(list []heardSentence, gone map[sentenceKey]int64, generation uint32) {
+	now := g.clock.now().UnixMilli()
+	var told []heardChange
+	var records []record
+	g.changes.Lock()
+	g.mu.Lock()
+	for i := range list {
+		h := &list[i]
+		k := h.s.sentenceKey
+		have := g.sentences.byKey[k]
+		if h.forgotten {
+			gone[k] = max(gone[k], h.version)
+			if have != nil && have.since <= h.version {
+				told = g.endLocked(have, told)
+				g.sentences.drop(have)
+				records = append(records, record{bucketBans, k.storeKey(), nil})
+			}
+			continue
+		}
+		if at, ok := gone[k]; ok && h.s.since <= at || !h.isNews(have, now, generation) {
+			continue
+		}
+		if have != nil {
+			told = g.endLocked(have, told)
+		}
+		h.s.heard = generation
+		if h.s.active {
+			g.enforceLocked(h.s)
+			told = append(told, heardChange{k, h.s.change(BanAdded), h.s.rule})
+		} else {
+			g.sentences.put(h.s)
+		}
+		records = append(records, h.s.record())
+	}
+	g.mu.Unlock()
+	for i := range told {
+		g.announce(told[i].k, told[i].change)
+	}
+	g.changes.Unlock()
+	g.writer.keep(records...)
+	for i := range told {
+		if t := &told[i]; t.change.Kind == BanAdded {
+			g.log.Debug("heard of a "+t.k.kind.String(), "target", t.k.key.String(), "scope", t.k.scope, "rule", t.rule)
+			g.memory.clear(t.k.key, func(rule string) bool { return rule == t.rule })
+		}
+	}
+	if len(told) > 0 {
+		g.queues.sentenced()
+	}
+}
+
+// A heardChange is a change that subscribers are to be told of.
+type heardChange struct {
+	k      sentenceKey
+	change Change
+	rule   string
+}
+
+// endLocked takes a sentence out of force before another takes its place.
+func (g *Guard) endLocked(s *sentence, told []heardChange) []heardChange {
+	if !s.active {
+		return told
+	}
+	s.active = false
+	g.liftLocked(s)
+	return append(told, heardChange{s.sentenceKey, s.change(BanRemoved), s.rule})
+}
+
+// isNews tells whether a sentence says more than what is known of it, have.
+func (h *heardSentence) isNews(have *sentence, now int64, generation uint32) bool {
+	s := h.s
+	if h.past || s.until <= now {
+		s.active = false
+	}
+	if s.forget <= now {
+		return false
+	}
+	if have == nil {
+		return true
+	}
+	later := s.since - have.since
+	if later > -sameSentence.Milliseconds() && later < sameSentence.Milliseconds() {
+		have.heard = generation
+		lifted := have.active && !s.active && !h.past && s.until > now
+		return lifted || s.active && s.until > have.until+sameSentence.Milliseconds()
+	}
+	return later > 0
+}
+
+// forgive forgets counters that another node's operator has forgiven.
+func (g *Guard) forgive(r UnbanRequest) {
+	set := g.set.Load()
+	matches, rule, p, login := set.forgiven(r)
+	if matches == nil {
+		return
+	}
+	g.forget(matches, rule)
+	g.guesses.forget(p, r.Target == "all" || login != "")
+	g.queues.sentenced()
+}
+
+// forget clears the counters of the keys that match, and of those named.
+func (g *Guard) forget(matches func(key) bool, rule func(string) bool, named ...key) (points float64, counters int) {
+	clearKey := func(k key) bool {
+		if matches(k) {
+			for _, c := range g.ledger.clear(k, rule) {
+				points += c.sum.float()
+				counters++
+			}
+		}
+		return true
+	}
+	g.memory.each(func(k key) bool {
+		if i := slices.Index(named, k); i >= 0 {
+			named = slices.Delete(slices.Clone(named), i, i+1)
+		}
+		return clearKey(k)
+	})
+	for _, k := range named {
+		clearKey(k)
+	}
+	return points, counters
+}
+
+// forgiven reads what an operator wants forgiven; matches is nil if that makes
+// no sense.
+func (s *settings) forgiven(r UnbanRequest) (matches func(key) bool, rule func(string) bool, p netip.Prefix, login string) {
+	p, login = s.logins.parseTarget(r.Target)
+	all := r.Target == "all"
+	if !all && !p.IsValid() && login == "" {
+		return nil, nil, p, login
+	}
+	if p.IsValid() {
+		p = banKey(s, p).prefix
+	}
+	matches = func(k key) bool {
+		switch {
+		case all:
+			return true
+		case p.IsValid():
+			return covers(p, k.prefix)
+		}
+		return k.login == login
+	}
+	return matches, func(name string) bool { return r.Rule == "" || name == r.Rule }, p, login
+}
+
+// hearAllow takes over an allow entry; hearDisallow takes one away.
+func (g *Guard) hearAllow(k string, a Allowed) {
+	if !a.Until.IsZero() && a.Until.Before(g.clock.now()) {
+		return
+	}
+	g.mu.Lock()
+	have, known := g.allows[k]
+	g.mu.Unlock()
+	if known && have.Reason == a.Reason && have.Until.Sub(a.Until).Abs() < sameSentence {
+		return
+	}
+	g.reallow(func() { g.allows[k] = a })
+	g.writer.keep(record{bucketAllow, k, encodeJSON(a)})
+}
+
+func (g *Guard) hearDisallow(k string) {
+	g.mu.Lock()
+	_, known := g.allows[k]
+	g.mu.Unlock()
+	if known {
+		g.reallow(func() { delete(g.allows, k) })
+		g.writer.keep(record{bucketAllow, k, nil})
+	}
+}
+
+// learn takes over a place where a login succeeded elsewhere. It gives the
+// login's places, nil if that was no news.
+func (p *places) learn(login string, pl place) []place {
+	p.mu.Lock()
+	known := slices.ContainsFunc(p.logins[login], func(have place) bool { return have.Addr == pl.Addr && have.Last >= pl.Last })
+	_, dirty := p.dirty[login]
+	p.mu.Unlock()
+	if known {
+		return nil
+	}
+	p.add(login, pl.Addr, pl.Last)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if !dirty {
+		delete(p.dirty, login) // nobody needs to be told
+	}
+	return slices.Clone(p.logins[login])
+}
+
+// each calls f with every login's places.
+func (p *places) each(f func(login string, list []place)) {
+	p.mu.Lock()
+	all := make(map[string][]place, len(p.logins))
+	for login, list := range p.logins {
+		all[login] = slices.Clone(list)
+	}
+	p.mu.Unlock()
+	for login, list := range all {
+		f(login, list)
+	}
+}
+
+// heads nudges the first of every queue to look again.
+func (q *queues) heads() {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	for _, list := range q.byKey {
+		list[0].nudge()
+	}
+}
+
+// awaitOther waits a moment for a sentence that another node is pronouncing:
+// it has settled the points that reached the limit, and its word is on the
+// way. It tells whether the sentence has come.
+func (f *fleet) awaitOther(k sentenceKey) bool {
+	timer, tick := time.NewTimer(otherWait), time.NewTicker(2*time.Millisecond)
+	defer timer.Stop()
+	defer tick.Stop()
+	for {
+		f.g.mu.Lock()
+		s := f.g.sentences.active(k, f.g.clock.now().UnixMilli())
+		f.g.mu.Unlock()
+		if s != nil {
+			return true
+		}
+		select {
+		case <-tick.C:
+		case <-timer.C:
+			return false
+		}
+	}
+}
+
+// otherWait is how long to wait for another node's word of a sentence.
+const otherWait = 100 * time.Millisecond

@@ -1,0 +1,338 @@
+package guard
+
+import (
+	"context"
+	"encoding/json"
+	"net/netip"
+	"net/url"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/valkey-io/valkey-go"
+)
+
+// A follower takes over what the fleet decides. It reads all lasting keys once,
+// then the stream from where it ended before that: so there is no gap, and what
+// comes twice changes nothing. After a break it goes on where it was; if the
+// stream no longer has that, it reads all anew.
+type follower struct {
+	*fleet
+	last   string // the id of the last change read
+	tidied int
+	// gone are the sentences that were taken back, and when: an older word of
+	// them comes too late. Only the follower's goroutine uses it.
+	gone map[sentenceKey]int64
+	// generation numbers the readings of all keys.
+	generation uint32
+	// applied counts changes taken over, for tests and metrics.
+	applied atomic.Uint64
+}
+
+const (
+	// readBlock is how long a read waits for changes.
+	readBlock = time.Second
+	readMost  = 500
+	// followPause is the pause after an error.
+	followPause = 50 * time.Millisecond
+)
+
+// follow reads changes until ctx ends.
+func (f *fleet) follow(ctx context.Context) {
+	defer f.done.Done()
+	r := &f.follower
+	ready := false
+	for ctx.Err() == nil {
+		c := f.client.Load()
+		if c == nil {
+			pause(ctx, followPause)
+			continue
+		}
+		select {
+		case <-f.again:
+			ready = false
+		default:
+		}
+		var err error
+		if !ready {
+			if err = r.readAll(ctx, *c); err == nil {
+				ready = true
+				f.syncedOnce.Do(func() { close(f.synced) })
+			}
+		} else {
+			var gap bool
+			if gap, err = r.readChanges(ctx, *c); gap {
+				ready = false
+			}
+		}
+		if err != nil {
+			pause(ctx, followPause)
+			if ready {
+				ready = r.unbroken(ctx, *c)
+			}
+		}
+	}
+}
+
+func pause(ctx context.Context, d time.Duration) {
+	select {
+	case <-ctx.Done():
+	case <-time.After(d):
+	}
+}
+
+// unbroken tells, after an error, whether the stream still has all that came
+// since the last change read. If it cannot be asked, it will be.
+func (r *follower) unbroken(ctx context.Context, c valkey.Client) bool {
+	ctx, cancel := context.WithTimeout(ctx, beatTimeout)
+	defer cancel()
+	first, err := c.Do(ctx, c.B().Xrange().Key(r.share.names.changes()).Start("-").End("+").Count(1).Build()).AsXRange()
+	if err != nil {
+		return true
+	}
+	return len(first) == 1 && !idLess(r.last, first[0].ID)
+}
+
+// idLess compares the ids of a stream, "milliseconds-number".
+func idLess(a, b string) bool {
+	am, an := splitID(a)
+	bm, bn := splitID(b)
+	return am < bm || am == bm && an < bn
+}
+
+func splitID(id string) (ms, n uint64) {
+	left, right, _ := strings.Cut(id, "-")
+	ms, _ = strconv.ParseUint(left, 10, 64)
+	n, _ = strconv.ParseUint(right, 10, 64)
+	return ms, n
+}
+
+// readChanges reads what has changed, waiting a while for it. gap tells that
+// changes were missed.
+func (r *follower) readChanges(ctx context.Context, c valkey.Client) (gap bool, err error) {
+	ctx, cancel := context.WithTimeout(ctx, readBlock+2*time.Second)
+	defer cancel()
+	key := r.share.names.changes()
+	cmd := c.B().Xread().Count(readMost).Block(readBlock.Milliseconds()).Streams().Key(key).Id(r.last).Build()
+	got, err := c.Do(ctx, cmd).AsXRead()
+	if valkey.IsValkeyNil(err) {
+		return false, nil
+	}
+	if err != nil {
+		if e, ok := valkey.IsValkeyErr(err); ok && strings.HasPrefix(e.Error(), "WRONGTYPE") {
+			r.link.badValues(1)
+		}
+		return false, err
+	}
+	var news []sharedRecord
+	for _, e := range got[key] {
+		r.last = e.ID
+		var s sharedRecord
+		text := e.FieldValues["r"]
+		switch {
+		case e.FieldValues["by"] == r.share.node || e.FieldValues["by"] != "" && text == "":
+			continue
+		case len(text) > 3*maxSharedValue || json.Unmarshal([]byte(text), &s) != nil:
+			r.link.badValues(1)
+			continue
+		}
+		news = append(news, s)
+	}
+	r.take(news)
+	return false, nil
+}
+
+// readAll reads all lasting keys, then tells the store what it does not know.
+func (r *follower) readAll(ctx context.Context, c valkey.Client) error {
+	r.generation++
+	// An entry of our own says where the stream is.
+	hello := c.B().Xadd().Key(r.share.names.changes()).Id("*").FieldValue().FieldValue("by", r.share.node).Build()
+	last, err := c.Do(ctx, hello).ToString()
+	if err != nil {
+		return err
+	}
+	r.last = last
+	var all []string
+	for i := range indexes {
+		list, err := c.Do(ctx, c.B().Zrange().Key(r.share.names.indexAt(i)).Min("0").Max("-1").Build()).AsStrSlice()
+		if err != nil {
+			if e, ok := valkey.IsValkeyErr(err); ok && strings.HasPrefix(e.Error(), "WRONGTYPE") {
+				r.link.badValues(1)
+				continue
+			}
+			return err
+		}
+		// What is in force first: the first keys are refused while the last
+		// are being read.
+		if err := r.readKeys(ctx, c, list, false); err != nil {
+			return err
+		}
+		all = append(all, list...)
+	}
+	if err := r.readKeys(ctx, c, all, true); err != nil {
+		return err
+	}
+	r.tellMissing()
+	return nil
+}
+
+// readKeys reads lasting keys, or their histories.
+func (r *follower) readKeys(ctx context.Context, c valkey.Client, list []string, past bool) error {
+	for len(list) > 0 {
+		n := min(len(list), readMost)
+		var cmds valkey.Commands
+		for _, name := range list[:n] {
+			key := r.share.names.prefix + name
+			if past {
+				key = r.share.names.history(name)
+			}
+			cmds = append(cmds, c.B().Hgetall().Key(key).Build())
+		}
+		var news []sharedRecord
+		for i, reply := range c.DoMulti(ctx, cmds...) {
+			fields, err := reply.AsStrMap()
+			if err != nil {
+				if e, ok := valkey.IsValkeyErr(err); ok && strings.HasPrefix(e.Error(), "WRONGTYPE") {
+					r.link.badValues(1)
+					continue
+				}
+				return err
+			}
+			for field, value := range fields {
+				s := sharedRecord{Name: list[i], Field: field, Value: value}
+				if past {
+					version, text, _ := strings.Cut(value, " ")
+					s.Version, _ = strconv.ParseInt(version, 10, 64)
+					s.Value, s.History = "", text
+				}
+				news = append(news, s)
+			}
+		}
+		r.take(news)
+		list = list[n:]
+	}
+	return nil
+}
+
+// take takes over changes, those of sentences together.
+func (r *follower) take(news []sharedRecord) {
+	var bad int64
+	var sentences []heardSentence
+	for i := range news {
+		s := &news[i]
+		r.applied.Add(1)
+		switch {
+		case s.Name == nameForgive:
+			var u UnbanRequest
+			if json.Unmarshal([]byte(s.Value), &u) != nil || len(u.Target) > 512 {
+				bad++
+				continue
+			}
+			r.g.forgive(u)
+		case strings.HasPrefix(s.Name, namePlaces):
+			if !r.takePlace(s) {
+				bad++
+			}
+		case strings.HasPrefix(s.Name, nameAllowIP), strings.HasPrefix(s.Name, nameAllowLogin):
+			if !r.takeAllow(s) {
+				bad++
+			}
+		default:
+			text := s.Value
+			if text == "" {
+				text = s.History
+			}
+			h := heardSentence{past: s.Value == "", version: s.Version - r.link.ahead.Load()}
+			var err error
+			if h.s, h.forgotten, err = readBan(s.Name, s.Field, text, r.link.ahead.Load()); err != nil {
+				bad++
+				continue
+			}
+			sentences = append(sentences, h)
+		}
+	}
+	r.link.badValues(bad)
+	if len(sentences) > 0 {
+		r.g.hear(sentences, r.gone, r.generation)
+	}
+	if len(r.gone) > maxTold {
+		clear(r.gone)
+	}
+}
+
+func (r *follower) takePlace(s *sharedRecord) bool {
+	login, err := url.PathUnescape(strings.TrimPrefix(s.Name, namePlaces))
+	p, perr := netip.ParsePrefix(s.Field)
+	at, aerr := strconv.ParseInt(s.Value, 10, 64)
+	if err != nil || perr != nil || aerr != nil || !saneKey(key{kind: byPair, prefix: p, login: login}) || at < 0 || at > 1<<52 {
+		return s.Value == "" // an empty history is none of our business
+	}
+	now := r.g.clock.now().UnixMilli()
+	pl := place{p, min(at-r.link.ahead.Load(), now)}
+	if list := r.g.places.learn(login, pl); list != nil {
+		r.share.isNews(login, pl) // it knows
+		r.g.writer.keep(record{bucketPlaces, login, encodeJSON(list)})
+	}
+	return true
+}
+
+func (r *follower) takeAllow(s *sharedRecord) bool {
+	k, ok := strings.CutPrefix(s.Name, nameAllowLogin)
+	if ok {
+		login, err := url.PathUnescape(k)
+		if err != nil {
+			return false
+		}
+		k = "login " + login
+	} else {
+		p, err := ParsePrefix(strings.TrimPrefix(s.Name, nameAllowIP))
+		if err != nil {
+			return false
+		}
+		k = p.String()
+	}
+	if s.Value == "" {
+		if s.History == "{}" { // it was taken away
+			if !r.share.writer.waits(s.Name, s.Field) {
+				r.g.hearDisallow(k)
+			}
+		}
+		return true
+	}
+	a, err := readAllow(s.Name, s.Value, r.link.ahead.Load())
+	if err != nil {
+		return false
+	}
+	r.g.hearAllow(k, a)
+	return true
+}
+
+// tellMissing shares what this node knows and the store does not: what was
+// decided while it was away before a restart, or what it has lost.
+func (r *follower) tellMissing() {
+	var records []record
+	g := r.g
+	now := g.clock.now().UnixMilli()
+	g.mu.Lock()
+	for _, s := range g.sentences.byKey {
+		if s.heard != r.generation && s.forget > now {
+			records = append(records, s.record())
+		}
+	}
+	for k, a := range g.allows {
+		records = append(records, record{bucketAllow, k, encodeJSON(a)})
+	}
+	g.mu.Unlock()
+	r.share.mu.Lock()
+	clear(r.share.told)
+	r.share.mu.Unlock()
+	g.places.each(func(login string, list []place) {
+		records = append(records, record{bucketPlaces, login, encodeJSON(list)})
+	})
+	for len(records) > 0 {
+		n := min(len(records), 10*writeBatch)
+		r.share.offer(records[:n])
+		records = records[n:]
+	}
+}

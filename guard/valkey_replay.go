@@ -1,0 +1,137 @@
+package guard
+
+import (
+	"context"
+	"slices"
+	"time"
+
+	"github.com/valkey-io/valkey-go"
+)
+
+// replayTimeout bounds one call while the store is being told what it missed.
+const replayTimeout = 2 * time.Second
+
+// replay sends the steps that the store has missed, and tells how many it was.
+// With again it first sends those of late that a failover may have lost. Each
+// has a name, so what the store knows already does not count twice.
+func (l *fleetLedger) replay(ctx context.Context, c valkey.Client, again bool) (int, error) {
+	l.mu.Lock()
+	todo := l.unsent
+	l.unsent = nil
+	var sent []*ledgerStep
+	if again {
+		young := l.link.now() - resendWithin.Milliseconds()
+		l.sent = slices.DeleteFunc(l.sent, func(st *ledgerStep) bool { return st.at < young })
+		sent = slices.Clone(l.sent)
+	}
+	l.mu.Unlock()
+	for _, st := range sent {
+		if err := l.send(ctx, c, st); err != nil {
+			l.putBack(todo)
+			return 0, err
+		}
+	}
+	for i, st := range todo {
+		if err := l.send(ctx, c, st); err != nil {
+			l.putBack(todo[i:])
+			return i, err
+		}
+		l.remind(st)
+	}
+	return len(todo), nil
+}
+
+// putBack puts steps back in front of what has come since.
+func (l *fleetLedger) putBack(steps []*ledgerStep) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.unsent = append(slices.Clip(steps), l.unsent...)
+}
+
+// send sends a step late.
+func (l *fleetLedger) send(ctx context.Context, c valkey.Client, st *ledgerStep) error {
+	ctx, cancel := context.WithTimeout(ctx, replayTimeout)
+	defer cancel()
+	if st.clear != nil {
+		_, err := l.store.clear(ctx, c, st.key, l.link.now(), st.at, st.clear)
+		return err
+	}
+	st.now = max(l.link.now(), st.at)
+	totals, err := l.store.settle(ctx, c, st)
+	if err == nil && l.late != nil && slices.ContainsFunc(totals, func(t total) bool { return t.tripped }) {
+		l.late(st.ev, totals)
+	}
+	return err
+}
+
+// refill sends all that memory has counted: the store has lost it.
+func (l *fleetLedger) refill(ctx context.Context, c valkey.Client) error {
+	l.mu.Lock()
+	l.overflow = false
+	l.mu.Unlock()
+	for _, st := range l.local.steps(l.link.ahead.Load()) {
+		if err := l.send(ctx, c, st); err != nil {
+			l.mu.Lock()
+			l.overflow = true
+			l.mu.Unlock()
+			return err
+		}
+	}
+	return nil
+}
+
+// overflowed tells whether only memory's copy has all steps.
+func (l *fleetLedger) overflowed() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.overflow
+}
+
+// steps gives the steps that led to what memory has counted. A mark without a
+// name was not made here.
+func (l *memoryLedger) steps(ahead int64) []*ledgerStep {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	var out []*ledgerStep
+	for _, e := range l.entries {
+		for i := range e.windows {
+			w := &e.windows[i]
+			for _, m := range w.marks {
+				if m.ev == nil || m.ev.ID == "" {
+					continue
+				}
+				c := claim{key: e.key, rule: w.rule, points: m.points, value: m.value, good: w.good, hard: m.hard, terms: w.terms}
+				out = append(out, &ledgerStep{id: m.ev.ID, at: m.at + ahead, claims: []claim{c}, charge: true, ev: m.ev})
+			}
+		}
+	}
+	slices.SortFunc(out, func(a, b *ledgerStep) int { return int(a.at - b.at) })
+	return out
+}
+
+// renew prolongs the leases of this node's reservations that have been out for
+// a while.
+func (l *fleetLedger) renew(ctx context.Context, c valkey.Client) error {
+	due := make(map[key][]string)
+	l.mu.Lock()
+	for hold, h := range l.holds {
+		if time.Since(h.since) < lease/4 {
+			continue
+		}
+		for _, k := range h.keys {
+			due[k] = append(due[k], hold)
+		}
+		h.since = time.Now()
+		l.holds[hold] = h
+	}
+	l.mu.Unlock()
+	for k, holds := range due {
+		ctx, cancel := context.WithTimeout(ctx, replayTimeout)
+		err := l.store.renew(ctx, c, k, holds)
+		cancel()
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
