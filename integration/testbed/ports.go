@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net"
+	"sync"
 	"testing"
 )
 
@@ -14,18 +15,30 @@ const (
 	highestPort = 32000
 )
 
+// handedOut are the ports that this process has been given: between the moment
+// a port is found free and the one in which its server listens, another test
+// must not find it too.
+var handedOut struct {
+	sync.Mutex
+	ports map[int]bool
+}
+
 // freePorts finds n loopback ports that nobody listens on. Two processes may
 // be handed the same one; the range is wide enough to make that rare, and the
 // loser says "address already in use".
 func freePorts(n int) ([]int, error) {
+	handedOut.Lock()
+	defer handedOut.Unlock()
+	if handedOut.ports == nil {
+		handedOut.ports = map[int]bool{}
+	}
 	ports := make([]int, 0, n)
-	taken := map[int]bool{}
 	for tries := 0; len(ports) < n && tries < 1000; tries++ {
 		port := lowestPort + rand.IntN(highestPort-lowestPort)
-		if taken[port] || !canListen(port) {
+		if handedOut.ports[port] || !canListen(port) {
 			continue
 		}
-		taken[port] = true
+		handedOut.ports[port] = true
 		ports = append(ports, port)
 	}
 	if len(ports) < n {
