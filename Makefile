@@ -28,8 +28,8 @@ fuzz: ## every fuzz target for FUZZTIME each
 	@set -e; for p in $$(go list ./...); do for f in $$(go test -run '^$$' -list '^Fuzz' $$p | grep '^Fuzz' || true); do \
 	echo "$$f in $$p"; go test -run '^$$' -fuzz "^$$f$$" -fuzztime $(FUZZTIME) $$p; done; done
 
-bench: ## the packages' own benchmarks
-	go test -run '^$$' -bench . -benchmem ./protocol/... ./guard/... ./proxy/...
+bench: ## mailreeve beside nginx, HAProxy and Dovecot, within 15 minutes, as root; BENCH="-rows idle" for a part
+	go run ./integration/bench $(BENCH)
 
 install: build ## install the program under PREFIX, for root's use
 	install -D -m 0755 mailreeve $(DESTDIR)$(PREFIX)/bin/mailreeve

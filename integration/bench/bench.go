@@ -28,6 +28,8 @@ type bench struct {
 	raw     *os.File
 	chosen  []product
 	broken  map[string]bool // products that do not start
+	filler  *helper         // fills stores with bans
+	filled  chan error      // a store has been filled
 	// running are the targets of the ordinary rows.
 	running []*target
 }
@@ -106,6 +108,9 @@ func (b *bench) close() {
 	b.stopTargets()
 	if b.server != nil {
 		b.server.stop()
+	}
+	if b.filler != nil {
+		b.filler.stop()
 	}
 	if b.auth != nil {
 		b.auth.Close()
@@ -207,6 +212,9 @@ func (b *bench) measure(ctx context.Context, r *row, t *target, round int) error
 	s, err := drive(ctx, r.workers, t.addr(r.service), r.work, b.window, pids)
 	if err != nil {
 		return err
+	}
+	if s.Ops == 0 && s.Bytes == 0 {
+		return errors.New("nothing was completed in the window")
 	}
 	for _, m := range r.metrics {
 		if m.ofProxy && t.proc == nil {

@@ -56,7 +56,7 @@ func main() {
 	flag.StringVar(&o.rows, "rows", "", "only these `ROWS`, separated by commas")
 	flag.StringVar(&o.targets, "targets", "", "only these `PRODUCTS`, separated by commas")
 	flag.IntVar(&o.rounds, "rounds", 5, "how often each figure is taken")
-	flag.DurationVar(&o.window, "window", 700*time.Millisecond, "how long each is looked at")
+	flag.DurationVar(&o.window, "window", 500*time.Millisecond, "how long each is looked at")
 	flag.DurationVar(&o.settle, "settle", time.Minute, "how long connections are idle before their memory is taken")
 	flag.IntVar(&o.idle, "idle", 9000, "how many idle connections a product holds at most")
 	flag.IntVar(&o.bans, "bans", 1_000_000, "how many bans are loaded at most")
@@ -81,6 +81,7 @@ func main() {
 var helpers = map[string]func([]string, io.Reader, io.Writer) error{
 	"serve-dummy": serveDummy,
 	"hold":        hold,
+	"store-bans":  storeBansHelper,
 }
 
 func exit(err error) {

@@ -36,6 +36,9 @@ const beforeLogin = 5000
 // not swing.
 func idleRow(ctx context.Context, b *bench, r *row) error {
 	b.stopTargets()
+	if b.options.rows == "" {
+		b.fillStores()
+	}
 	err := b.holdIdle(ctx, r, idlePlace, "after login + IDLE", idleSteps, b.idleAfterLogin)
 	return errors.Join(err, b.holdIdle(ctx, r, beforePlace, "before login", []int{beforeLogin}, b.idleBeforeLogin))
 }
@@ -77,7 +80,7 @@ func (b *bench) holdIdle(ctx context.Context, r *row, place int, what string, st
 			return err
 		}
 		select {
-		case <-time.After(b.settle):
+		case <-time.After(b.settleFor(n)):
 		case <-ctx.Done():
 			return ctx.Err()
 		}
@@ -97,6 +100,15 @@ func (b *bench) holdIdle(ctx context.Context, r *row, place int, what string, st
 		}
 	}
 	return nil
+}
+
+// settleFor is how long n connections are left alone. The figures to reach are
+// about a minute; those beside them, which show how it grows, make do with half.
+func (b *bench) settleFor(n int) time.Duration {
+	if n == 5000 {
+		return b.settle
+	}
+	return b.settle / 2
 }
 
 func (b *bench) idleAfterLogin(r *row, i *idler, n int, what string, each memory, steal float64) error {
