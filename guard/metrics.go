@@ -4,6 +4,8 @@ import (
 	"maps"
 
 	"github.com/prometheus/client_golang/prometheus"
+
+	"mailreeve/protocol"
 )
 
 // descs are the guard's metrics. No address and no login is ever a label: an
@@ -38,7 +40,15 @@ func newDescs() descs {
 }
 
 // Describe implements prometheus.Collector.
-func (g *Guard) Describe(ch chan<- *prometheus.Desc) { prometheus.DescribeByCollect(g, ch) }
+func (g *Guard) Describe(ch chan<- *prometheus.Desc) {
+	d := newDescs()
+	for _, desc := range []*prometheus.Desc{
+		d.events, d.attempts, d.refusals, d.bans, d.bansTotal, d.accept, d.tracked, d.evictions,
+		d.inFlight, d.waiting, d.store, d.storePending, d.falseBans, d.falseRate, d.suspended, d.lost,
+	} {
+		ch <- desc
+	}
+}
 
 // Collect implements prometheus.Collector.
 func (g *Guard) Collect(ch chan<- prometheus.Metric) {
@@ -53,11 +63,18 @@ func (g *Guard) Collect(ch chan<- prometheus.Metric) {
 	for l, n := range events {
 		counter(d.events, float64(n), string(l.kind), l.listener)
 	}
-	for out, n := range outcomes {
-		counter(d.attempts, float64(n), out.String())
+	// What is finite is there before its first time: an alert on a rate must
+	// not miss the first.
+	for out := protocol.Success; out <= protocol.Left; out++ {
+		counter(d.attempts, float64(outcomes[out]), out.String())
 	}
-	for v, n := range refusals {
-		counter(d.refusals, float64(n), v.String())
+	for v := protocol.Repeated; v <= protocol.Banned; v++ {
+		counter(d.refusals, float64(refusals[v]), v.String())
+	}
+	for _, r := range g.set.Load().rules {
+		if l := (banLabel{r.consequence, r.name, r.scope, r.dryRun}); r.scope != "" || r.consequence != banned {
+			totals[l] += 0
+		}
 	}
 	for l, n := range totals {
 		counter(d.bansTotal, float64(n), l.kind.String(), l.rule, l.scope, boolLabel(l.simulated))
@@ -76,6 +93,9 @@ func (g *Guard) Collect(ch chan<- prometheus.Metric) {
 	err, pending := g.writer.status()
 	gauge(d.store, boolValue(err == nil))
 	gauge(d.storePending, float64(pending))
+	if g.fleet != nil {
+		g.fleet.collect(ch)
+	}
 	hits, total := g.stats.falseBans.read()
 	counter(d.falseBans, float64(hits))
 	gauge(d.falseRate, float64(hits)/float64(max(total, 1)))

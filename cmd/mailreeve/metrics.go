@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/http"
 	"strconv"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
@@ -79,7 +80,11 @@ func (d *daemon) readyz(w http.ResponseWriter, _ *http.Request) {
 		return
 	}
 	fmt.Fprintln(w, "ready")
-	if s := d.guard.Status().Store; !s.Healthy {
+	s := d.guard.Status().Store
+	if !s.Healthy {
 		fmt.Fprintln(w, "but the store is in trouble:", s.Error)
+	}
+	if f := s.Shared; f != nil && !f.Connected {
+		fmt.Fprintf(w, "but the shared store is away since %s, this node goes on alone: %s\n", f.AwaySince.Format(time.RFC3339), f.Error)
 	}
 }

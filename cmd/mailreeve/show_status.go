@@ -61,6 +61,12 @@ func (in *invocation) showGuard(g guard.Status) {
 		store = "IN TROUBLE: " + g.Store.Error + " (bans are enforced from memory)"
 	}
 	in.printf("store      %s %s, %d records, %s\n", g.Store.Kind, g.Store.Path, g.Store.Records, store)
+	if s := g.Store.Shared; s != nil && s.Connected {
+		in.printf("fleet      connected as %s\n", s.Node)
+	} else if s != nil {
+		in.printf("fleet      AWAY since %s: %s (this node goes on alone; %s and %s to be told)\n", s.AwaySince.Format(time.RFC3339), s.Error,
+			count(s.Buffered, "count", "counts"), count(s.Pending, "change", "changes"))
+	}
 	if g.Store.Recovered != "" {
 		in.printf("           %s\n", g.Store.Recovered)
 	}
