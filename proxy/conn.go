@@ -25,15 +25,16 @@ import (
 // mu is let go, so that what the conversation decided in order is written in
 // order.
 type conn struct {
-	service *service
-	origin  guard.Origin
-	peer    netip.AddrPort // the TCP peer: the client, or a trusted proxy
-	local   netip.AddrPort // where the client connected to
-	remote  netip.AddrPort // the client
-	began   int64          // in the clock of moment
-	ctx     context.Context
-	cancel  context.CancelFunc
-	client  *end
+	service  *service
+	origin   guard.Origin
+	peer     netip.AddrPort // the TCP peer: the client, or a trusted proxy
+	local    netip.AddrPort // where the client connected to
+	unscored bool           // a trusted peer's own connection: its conduct is no offence
+	remote   netip.AddrPort // the client
+	began    int64          // in the clock of moment
+	ctx      context.Context
+	cancel   context.CancelFunc
+	client   *end
 
 	clientPen sync.Mutex
 	serverPen sync.Mutex
@@ -107,6 +108,7 @@ func (c *conn) introduce() (protocol.Verdict, bool) {
 	switch {
 	case errors.Is(err, errLocal):
 		s.metrics.headers.WithLabelValues(c.service.Name, "local").Inc()
+		c.unscored = true
 		return protocol.Pass, true
 	case err != nil:
 		s.metrics.headers.WithLabelValues(c.service.Name, "bad").Inc()
@@ -114,17 +116,15 @@ func (c *conn) introduce() (protocol.Verdict, bool) {
 		return 0, false
 	}
 	s.metrics.headers.WithLabelValues(c.service.Name, "ok").Inc()
-	s.conns.remove(c)
 	c.remote, c.local = f.client, f.local
-	c.origin.Addr = f.client.Addr()
-	verdict := protocol.Pass
 	perAddress := c.service.limits.ConnectionsPerAddress
-	if s.guard.Exempt(c.origin.Addr) {
+	if s.guard.Exempt(f.client.Addr()) {
 		perAddress = 0
 	}
-	reason := s.conns.add(c, c.service.limits.Connections, perAddress)
-	// Asked again once it is entered, where a new ban finds it.
-	if verdict = s.guard.Admit(&c.origin); verdict == protocol.Banned {
+	reason := s.conns.readdress(c, f.client.Addr(), perAddress)
+	// Asked once it is entered, where a new ban finds it.
+	verdict := s.guard.Admit(&c.origin)
+	if verdict == protocol.Banned {
 		reason = "banned"
 	}
 	if reason != "" {

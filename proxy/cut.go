@@ -80,8 +80,8 @@ const cutsWait = 50 * time.Millisecond
 // those end as soon as they may.
 func (s *Server) cutBanned(ch guard.Change) {
 	var cuts []<-chan struct{}
-	for _, c := range s.conns.within(ch.Prefix) {
-		if !ch.Covers(&c.origin) || c.authenticated.Load() {
+	for _, c := range s.conns.concerned(ch) {
+		if c.authenticated.Load() {
 			continue
 		}
 		c.cutLater.Store(true) // as soon as it may, if not now
@@ -91,6 +91,9 @@ func (s *Server) cutBanned(ch guard.Change) {
 		if done := c.cut(protocol.SayBanned, "banned", gateOpen); done != nil {
 			cuts = append(cuts, done)
 		}
+	}
+	if len(cuts) == 0 {
+		return
 	}
 	timeout := time.After(cutsWait)
 	for _, done := range cuts {

@@ -101,6 +101,9 @@ func (c *conn) tellEvent(e protocol.Event) bool {
 	} else if len(c.events) < maxEvents {
 		c.events = append(c.events, protocol.Event{Kind: e.Kind})
 	}
+	if c.unscored {
+		return false
+	}
 	login := ""
 	if c.authenticated.Load() {
 		login = c.login

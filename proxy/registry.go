@@ -3,6 +3,8 @@ package proxy
 import (
 	"net/netip"
 	"sync"
+
+	"mailreeve/guard"
 )
 
 // registry knows every open connection, and those of each address. An IPv6
@@ -32,33 +34,53 @@ func sourceKey(a netip.Addr) netip.Addr {
 // add enters a connection unless a bound is reached; 0 is no bound. The reason
 // is "" if it was entered.
 func (r *registry) add(c *conn, limit, perAddress int) (reason string) {
-	key := sourceKey(c.origin.Addr)
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if limit > 0 && len(r.all) >= limit {
 		return "limit"
 	}
-	if perAddress > 0 && len(r.from[key]) >= perAddress {
+	if perAddress > 0 && len(r.from[sourceKey(c.origin.Addr)]) >= perAddress {
 		return "address-limit"
 	}
 	r.all[c] = struct{}{}
+	r.enterLocked(c)
+	return ""
+}
+
+// readdress enters a connection under the address that its PROXY header names.
+// The reason is "" if that address has not too many.
+func (r *registry) readdress(c *conn, a netip.Addr, perAddress int) (reason string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.leaveLocked(c)
+	c.origin.Addr = a
+	if perAddress > 0 && len(r.from[sourceKey(a)]) >= perAddress {
+		reason = "address-limit"
+	}
+	r.enterLocked(c)
+	return reason
+}
+
+func (r *registry) remove(c *conn) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	delete(r.all, c)
+	r.leaveLocked(c)
+}
+
+func (r *registry) enterLocked(c *conn) {
+	key := sourceKey(c.origin.Addr)
 	if r.from[key] == nil {
 		r.from[key] = map[*conn]struct{}{}
 	}
 	r.from[key][c] = struct{}{}
-	return ""
 }
 
-func (r *registry) remove(c *conn) {
+func (r *registry) leaveLocked(c *conn) {
 	key := sourceKey(c.origin.Addr)
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	delete(r.all, c)
-	if set := r.from[key]; set != nil {
-		delete(set, c)
-		if len(set) == 0 {
-			delete(r.from, key)
-		}
+	delete(r.from[key], c)
+	if len(r.from[key]) == 0 {
+		delete(r.from, key)
 	}
 }
 
@@ -80,14 +102,15 @@ func (r *registry) list() []*conn {
 	return list
 }
 
-// within gives the connections from a network.
-func (r *registry) within(p netip.Prefix) []*conn {
+// concerned gives the connections that a change concerns.
+func (r *registry) concerned(ch guard.Change) []*conn {
+	p := ch.Prefix
 	var list []*conn
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	add := func(set map[*conn]struct{}) {
 		for c := range set {
-			if p.Contains(c.origin.Addr) {
+			if ch.Covers(&c.origin) {
 				list = append(list, c)
 			}
 		}
