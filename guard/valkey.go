@@ -94,6 +94,10 @@ func newFleet(g *Guard, c SharedStoreConfig) (*fleet, error) {
 		return out
 	}
 	f.ledger = newFleetLedger(g.memory, k, n, c.Cluster, rules, f.late)
+	f.ledger.closes = func(name string) bool {
+		r := g.set.Load().rules.named(name)
+		return r != nil && !r.dryRun
+	}
 	f.follower = follower{fleet: f, gone: make(map[sentenceKey]int64)}
 	f.beats = []string{n.beat(node, 0)}
 	if c.Cluster {

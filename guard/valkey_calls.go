@@ -278,8 +278,9 @@ type storedView struct {
 }
 
 // clear forgets the marks of rules at a key that are not younger than upto.
-func (s *counters) clear(ctx context.Context, c valkey.Client, k key, now, upto int64, rules []string) ([]storedView, error) {
-	args := append([]string{"clear", itoa(now), itoa(lease.Milliseconds()), itoa(upto)}, rules...)
+// For as long as closed nobody gets points there.
+func (s *counters) clear(ctx context.Context, c valkey.Client, k key, now, upto int64, closed time.Duration, rules []string) ([]storedView, error) {
+	args := append([]string{"clear", itoa(now), itoa(lease.Milliseconds()), itoa(upto), itoa(closed.Milliseconds())}, rules...)
 	return s.views(ctx, c, k, args)
 }
 

@@ -149,6 +149,9 @@ func TestAFleetCountsAsOne(t *testing.T) {
 	for _, n := range nodes {
 		n.comesTo("192.0.2.1", protocol.Pass)
 	}
+	if a, v := nodes[1].ask(from("192.0.2.1"), plain("carol", "after")); a == nil {
+		t.Errorf("after the unban: %v", v)
+	}
 }
 
 // What the limit allows is all that the servers see, though 200 connections

@@ -41,9 +41,19 @@ type fleetLedger struct {
 	// unsent are the steps that the store has missed, oldest first, and sent
 	// those of late that it has not: a failover may lose them.
 	unsent, sent []*ledgerStep
+	// tripped are the windows whose sentence is being pronounced here.
+	tripped map[windowID]bool
+	// closes tells whether a rule's sentence is carried out, so that its
+	// window is closed until all have heard of it; nil: none is.
+	closes func(rule string) bool
 	// overflow: more steps were missed than are kept; the copy in memory has
 	// their points.
 	overflow bool
+}
+
+type windowID struct {
+	key  key
+	rule string
 }
 
 type held struct {
@@ -59,11 +69,15 @@ const (
 	// away: replication lags less, or the replica is not worth promoting.
 	resendWithin = 30 * time.Second
 	maxSent      = 20_000
+	// closedFor is for how long nobody gets points of a window whose sentence
+	// has just been pronounced. The word of it takes milliseconds; a node that
+	// stalls for longer than this lets through what the limit allows once more.
+	closedFor = 5 * time.Second
 )
 
 func newFleetLedger(local *memoryLedger, k *link, n names, split bool, rules func() []string, late func(*Event, []total)) *fleetLedger {
 	return &fleetLedger{
-		local: local, link: k, rules: rules, late: late, holds: make(map[string]held),
+		local: local, link: k, rules: rules, late: late, holds: make(map[string]held), tripped: make(map[windowID]bool),
 		records: newScript(recordsScript), store: counters{names: n, script: newScript(ledgerScript), split: split, bad: k.badValues},
 	}
 }
@@ -174,6 +188,7 @@ func (l *fleetLedger) step(now time.Time, st *ledgerStep, here func() []total) [
 		return alone
 	}
 	l.remind(st)
+	l.trip(totals)
 	return totals
 }
 
@@ -193,10 +208,11 @@ func (l *fleetLedger) clear(k key, which func(rule string) bool) []cleared {
 	if len(rules) == 0 {
 		return alone
 	}
+	closed := l.closing(k, rules)
 	var views []storedView
 	at := l.link.now()
 	err := l.do(func(ctx context.Context, c valkey.Client) (err error) {
-		views, err = l.store.clear(ctx, c, k, at, forever/2, rules)
+		views, err = l.store.clear(ctx, c, k, at, forever/2, closed, rules)
 		return err
 	})
 	if err != nil {
@@ -216,6 +232,37 @@ func (l *fleetLedger) clear(k key, which func(rule string) bool) []cleared {
 		out = append(out, c)
 	}
 	return out
+}
+
+// closing tells for how long the windows of rules at a key are closed when they
+// are cleared: if that is because of a sentence, until all have heard of it.
+func (l *fleetLedger) closing(k key, rules []string) time.Duration {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	closed := time.Duration(0)
+	for _, r := range rules {
+		id := windowID{k, r}
+		if l.tripped[id] && l.closes != nil && l.closes(r) {
+			closed = closedFor
+		}
+		delete(l.tripped, id)
+	}
+	return closed
+}
+
+// trip remembers the windows that have reached their limits, until they are
+// cleared for it.
+func (l *fleetLedger) trip(totals []total) {
+	for i := range totals {
+		if totals[i].tripped {
+			l.mu.Lock()
+			if len(l.tripped) > maxSent {
+				clear(l.tripped)
+			}
+			l.tripped[windowID{totals[i].key, totals[i].rule}] = true
+			l.mu.Unlock()
+		}
+	}
 }
 
 // ownTimes gives marks of the store with this node's times.

@@ -3,11 +3,11 @@
 -- the server. An entry is a hash: field "s" has its windows, packed; fields
 -- "e:<id>" have the evidence of the marks that name that id.
 --
--- A window is {rule, good, period, tripped, marks, pending}; a mark is
+-- A window is {rule, good, period, tripped, marks, pending, closed}; a mark is
 -- {at, points, value, hard, id}; what is pending is {id, at, points, value,
 -- lease}. Times are milliseconds since 1970. `now` is the caller's clock, which
 -- he keeps in step with the server's; leases and deadlines are the server's.
-local RULE, GOOD, PERIOD, TRIPPED, MARKS, PENDING = 1, 2, 3, 4, 5, 6
+local RULE, GOOD, PERIOD, TRIPPED, MARKS, PENDING, CLOSED = 1, 2, 3, 4, 5, 6, 7
 local AT, POINTS, VALUE, HARD, ID = 1, 2, 3, 4, 5
 local P_ID, P_AT, P_POINTS, P_VALUE, P_LEASE = 1, 2, 3, 4, 5
 local CLEARED_KEPT = 16  -- ids remembered after a clear, against a late retry
@@ -34,7 +34,8 @@ local function isState(s)
   end
   for _, w in ipairs(s[1]) do
     if type(w) ~= 'table' or type(w[RULE]) ~= 'string' or type(w[GOOD]) ~= 'number' or type(w[PERIOD]) ~= 'number'
-      or type(w[TRIPPED]) ~= 'number' or type(w[MARKS]) ~= 'table' or type(w[PENDING]) ~= 'table' then
+      or type(w[TRIPPED]) ~= 'number' or type(w[MARKS]) ~= 'table' or type(w[PENDING]) ~= 'table'
+      or type(w[CLOSED]) ~= 'number' then
       return false
     end
     for _, m in ipairs(w[MARKS]) do
@@ -148,7 +149,7 @@ local function window(c, now)
       return e, w
     end
   end
-  local w = {c.rule, c.good, c.period, 0, {}, {}}
+  local w = {c.rule, c.good, c.period, 0, {}, {}, 0}
   table.insert(e.windows, w)
   return e, w
 end
@@ -158,7 +159,7 @@ local function save(key, now, lease)
   local e, kept, ttl = entries[key], {}, 0
   local used = {}
   for _, w in ipairs(e.windows) do
-    if #w[MARKS] > 0 or #w[PENDING] > 0 then
+    if #w[MARKS] > 0 or #w[PENDING] > 0 or w[CLOSED] > server then
       table.insert(kept, w)
       for _, m in ipairs(w[MARKS]) do
         used[m[ID]] = true
@@ -195,9 +196,12 @@ end
 
 local GRANTED, FULL, OVER, LATE = 0, 1, 2, 3
 
--- room says whether another reservation fits, as window.room does.
+-- room says whether another reservation fits, as window.room does. A window is
+-- closed for a while after its sentence: not all nodes have heard of that yet,
+-- and those who ask now must wait until theirs has.
 local function room(w, c)
   local settled = sum(w)
+  if w[CLOSED] > server then return c.yields and OVER or FULL end
   if settled >= c.limit then return OVER end
   if c.value ~= 0 then
     if has(w, c.value) then return GRANTED end
@@ -350,19 +354,20 @@ local function read()
   return {bad, windows, fields}
 end
 
--- clear now lease upto rules...: forgets the marks of some rules that are not
--- younger than upto, and tells them.
+-- clear now lease upto close rules...: forgets the marks of some rules that are
+-- not younger than upto, and tells them. It closes their windows for a while.
 local function clear()
   local key, now, upto = KEYS[1], tonumber(ARGV[2]), tonumber(ARGV[4])
   local e = load(key)
   if #e.windows == 0 then return {bad, {}, {}} end
   local fields = redis.call('HGETALL', key)
-  local gone = {}
+  local gone, changed = {}, false
   for _, w in ipairs(e.windows) do
-    for i = 5, #ARGV do
+    for i = 6, #ARGV do
+      if w[RULE] == ARGV[i] and w[CLOSED] > 0 then w[CLOSED], changed = 0, true end
       if w[RULE] == ARGV[i] and #w[MARKS] > 0 then
         local kept = {}
-        local old = {w[RULE], w[GOOD], w[PERIOD], 0, {}, {}}
+        local old = {w[RULE], w[GOOD], w[PERIOD], 0, {}, {}, 0}
         for _, m in ipairs(w[MARKS]) do
           if m[AT] > upto then
             table.insert(kept, m)
@@ -373,13 +378,14 @@ local function clear()
           end
         end
         table.insert(gone, flat(old))
-        w[MARKS], w[TRIPPED] = kept, 0
+        w[MARKS], w[TRIPPED], w[CLOSED] = kept, 0, 0
+        if tonumber(ARGV[5]) > 0 then w[CLOSED] = server + tonumber(ARGV[5]) end
         break
       end
     end
   end
   while #e.cleared > CLEARED_KEPT do table.remove(e.cleared, 1) end
-  if #gone > 0 then save(key, now, tonumber(ARGV[3])) end
+  if #gone > 0 or changed then save(key, now, tonumber(ARGV[3])) end
   return {bad, gone, fields}
 end
 

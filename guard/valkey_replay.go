@@ -53,11 +53,12 @@ func (l *fleetLedger) send(ctx context.Context, c valkey.Client, st *ledgerStep)
 	ctx, cancel := context.WithTimeout(ctx, replayTimeout)
 	defer cancel()
 	if st.clear != nil {
-		_, err := l.store.clear(ctx, c, st.key, l.link.now(), st.at, st.clear)
+		_, err := l.store.clear(ctx, c, st.key, l.link.now(), st.at, 0, st.clear)
 		return err
 	}
 	st.now = max(l.link.now(), st.at)
 	totals, err := l.store.settle(ctx, c, st)
+	l.trip(totals)
 	if err == nil && l.late != nil && slices.ContainsFunc(totals, func(t total) bool { return t.tripped }) {
 		l.late(st.ev, totals)
 	}

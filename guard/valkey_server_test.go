@@ -23,6 +23,7 @@ type server struct {
 	addr string
 	dir  string
 	args []string
+	conf string // of a Sentinel
 	cmd  *exec.Cmd
 }
 
@@ -72,6 +73,9 @@ func (s *server) start() {
 	}
 	defer out.Close()
 	args := append([]string{"--port", s.port(), "--bind", "127.0.0.1", "--dir", s.dir, "--save", "", "--appendonly", "no"}, s.args...)
+	if s.conf != "" {
+		args = []string{s.conf, "--sentinel", "--port", s.port(), "--bind", "127.0.0.1", "--dir", s.dir}
+	}
 	s.cmd = exec.Command(binary, args...)
 	s.cmd.Stdout, s.cmd.Stderr = out, out
 	s.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
