@@ -30,7 +30,7 @@ func (g *Guard) Attempt(ctx context.Context, o *Origin, c *protocol.Credential) 
 	a, d := g.attempt(ctx, set, t)
 	if a == nil {
 		g.stats.refusal(d.Verdict)
-		g.tell(t.event(now, protocol.AuthFailure), "refused", d)
+		g.tellAttempt(t, t.event(now, protocol.AuthFailure), "refused", d)
 	}
 	return a, d
 }

@@ -146,6 +146,7 @@ func (g *Guard) logBan(b *Ban) {
 	}
 	g.log.Info(b.Kind, "target", b.Target, "scope", b.Scope, "rule", b.Rule, "score", b.Score,
 		"limit", b.Limit, "until", until, "count", b.Count, "soft", b.Soft, "simulated", b.Simulated, "reason", b.Reason)
+	g.tellBan("", b)
 }
 
 // widen bans an IPv6 /48 in which widen-after addresses are banned.
@@ -217,6 +218,7 @@ func (g *Guard) expire(now int64) {
 		g.stats.falseBans.ended(line.Prefix, now)
 		g.announce(s.sentenceKey, change)
 		g.log.Info("un"+line.Kind, "target", line.Target, "scope", line.Scope, "rule", line.Rule, "why", "ended")
+		g.tellBan("un", &line)
 	}
 }
 

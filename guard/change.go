@@ -2,9 +2,6 @@ package guard
 
 import (
 	"net/netip"
-	"slices"
-	"sync"
-	"sync/atomic"
 	"time"
 )
 
@@ -72,51 +69,5 @@ func (g *Guard) InForce(f func(Change)) {
 	}
 	for p := range g.index.allow.Load().All() {
 		f(Change{Kind: AllowAdded, Prefix: p, Scope: "all"})
-	}
-}
-
-// watchers are who follows events.
-type watchers struct {
-	any  atomic.Int32
-	mu   sync.Mutex
-	list []*watcher
-}
-
-type watcher struct{ f func(Event) }
-
-// Follow has f called with every event, for "events --follow" and the event
-// log. f must be quick and must not call the guard. stop ends it.
-func (g *Guard) Follow(f func(Event)) (stop func()) {
-	w := &watcher{f}
-	g.watch.mu.Lock()
-	defer g.watch.mu.Unlock()
-	g.watch.list = append(g.watch.list, w)
-	g.watch.any.Add(1)
-	return sync.OnceFunc(func() {
-		g.watch.mu.Lock()
-		defer g.watch.mu.Unlock()
-		g.watch.list = slices.DeleteFunc(g.watch.list, func(o *watcher) bool { return o == w })
-		g.watch.any.Add(-1)
-	})
-}
-
-// tell tells those who follow of an event. ev is shared with the evidence and
-// is not changed.
-func (g *Guard) tell(ev *Event, outcome string, d Decision) {
-	if g.watch.any.Load() == 0 {
-		return
-	}
-	e := *ev
-	if outcome != "" {
-		e.Outcome = outcome
-	}
-	e.Verdict, e.Rule = d.Verdict.String(), d.Rule
-	if d.Simulated != "" && e.Rule == "" {
-		e.Rule = d.Simulated
-	}
-	g.watch.mu.Lock()
-	defer g.watch.mu.Unlock()
-	for _, w := range g.watch.list {
-		w.f(e)
 	}
 }

@@ -328,7 +328,7 @@ func (c *Config) validateRules() (errs []error) {
 			{"consequence", r.Consequence, consequenceNames},
 		} {
 			if !slices.Contains(e.names, e.value) {
-				bad(e.key, "%q is none of %s", e.value, strings.Join(e.names, ", "))
+				bad(e.key, "%q is none of %s", e.value, strings.Join(slices.DeleteFunc(slices.Clone(e.names), func(n string) bool { return n == "" }), ", "))
 			}
 		}
 		if (r.Consequence == "guard") != (r.Key == "login") && r.Consequence != "delay" {

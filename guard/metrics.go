@@ -72,8 +72,10 @@ func (g *Guard) Collect(ch chan<- prometheus.Metric) {
 		counter(d.refusals, float64(refusals[v]), v.String())
 	}
 	for _, r := range g.set.Load().rules {
-		if l := (banLabel{r.consequence, r.name, r.scope, r.dryRun}); r.scope != "" || r.consequence != banned {
-			totals[l] += 0
+		if r.consequence != banned {
+			totals[banLabel{r.consequence, r.name, "", r.dryRun}] += 0
+		} else if r.scope != "" { // else it is wherever it happens
+			totals[banLabel{r.consequence, r.name, r.scope, r.dryRun}] += 0
 		}
 	}
 	for l, n := range totals {

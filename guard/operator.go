@@ -161,6 +161,7 @@ func (g *Guard) lift(which func(*sentence) bool, history bool) Removed {
 	g.changes.Unlock()
 	for _, b := range out.Bans {
 		g.log.Info("un"+b.Kind, "target", b.Target, "scope", b.Scope, "rule", b.Rule, "why", "command")
+		g.tellBan("un", &b)
 	}
 	if len(records) > 0 {
 		awaitDurable(written)

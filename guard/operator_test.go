@@ -3,6 +3,7 @@ package guard
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"net/netip"
 	"slices"
 	"strings"
@@ -11,6 +12,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil"
 
@@ -205,8 +207,8 @@ func TestARuleOfTheOperatorsOwn(t *testing.T) {
 func TestFollowersSeeWhatHappensAndNoSecret(t *testing.T) {
 	tell(t, nil, func(s *story) {
 		var mu sync.Mutex
-		var got []Event
-		stop := s.g.Follow(func(e Event) { mu.Lock(); got = append(got, e); mu.Unlock() })
+		var got []News
+		stop := s.g.Follow(func(e News) { mu.Lock(); got = append(got, e); mu.Unlock() })
 		s.wrong("192.0.2.1", "alice", "hunter2")
 		s.wrong("192.0.2.1", "alice", "hunter2")
 		s.right("192.0.2.1", "alice")
@@ -221,6 +223,59 @@ func TestFollowersSeeWhatHappensAndNoSecret(t *testing.T) {
 			s.Error("an event holds the password")
 		}
 	})
+}
+
+// Followers are told what rules do not see as well: successes, what was refused,
+// which bans began and ended; and nothing of a password that was right.
+func TestFollowersAreToldOfBansAndSuccesses(t *testing.T) {
+	tell(t, nil, func(s *story) {
+		var got []News
+		defer s.g.Follow(func(n News) { got = append(got, n) })()
+		s.right("192.0.2.9", "alice")
+		s.g.Report(mx("192.0.2.9"), "alice", protocol.Event{Kind: protocol.BadCommand})
+		s.guesses("192.0.2.1", "alice", 11)
+		if _, err := s.g.Unban(UnbanRequest{Target: "192.0.2.1"}); err != nil {
+			s.Fatal(err)
+		}
+		count := map[protocol.Kind]int{}
+		for _, n := range got {
+			count[n.Kind]++
+			switch {
+			case n.Kind == AuthSuccess && n.Guess != "":
+				s.Errorf("a success tells of its password: %+v", n)
+			case n.Kind == protocol.BadCommand && !n.LoggedIn:
+				s.Errorf("not told that it scored nothing: %+v", n)
+			case n.Kind == "ban" && (n.Ban == nil || n.Ban.Rule != "authentication" || n.Addr != netip.MustParseAddr("192.0.2.1")):
+				s.Errorf("a ban: %+v", n)
+			}
+		}
+		want := map[protocol.Kind]int{AuthSuccess: 1, protocol.BadCommand: 1, protocol.AuthFailure: 10, "ban": 1, AuthRefused: 1, "unban": 1}
+		if diff := cmp.Diff(want, count); diff != "" {
+			s.Error(diff)
+		}
+	})
+}
+
+// An alert on a rate must not miss the first time: what can be counted is there
+// with 0 before.
+func TestCountersAreThereBeforeTheirFirstTime(t *testing.T) {
+	tell(t, nil, func(s *story) {
+		for name, want := range map[string]int{
+			"mailreeve_attempts_total": 5, "mailreeve_attempts_refused_total": 5, "mailreeve_bans_total": 5,
+		} {
+			if n, err := testutil.GatherAndCount(registryOf(s), name); err != nil || n != want {
+				s.Errorf("%s has %d series, %v; want %d", name, n, err, want)
+			}
+		}
+	})
+}
+
+func registryOf(s *story) *prometheus.Registry {
+	r := prometheus.NewPedanticRegistry()
+	if err := r.Register(s.g); err != nil {
+		s.Fatal(err)
+	}
+	return r
 }
 
 func TestMetricsAreWellFormedAndNameNobody(t *testing.T) {
@@ -267,7 +322,40 @@ func TestLostSourceAddressesAreSaid(t *testing.T) {
 		if got := s.g.Status().LostSource; got != netip.MustParseAddr("10.0.0.1") {
 			s.Errorf("lost source %v", got)
 		}
+		// Failures from elsewhere say that addresses do get through.
+		for i := range 60 {
+			s.try(from(fmt.Sprintf("192.0.2.%d", i)), fmt.Sprint("u", i), fmt.Sprint(i), protocol.Failure)
+		}
+		if got := s.g.Status().LostSource; got.IsValid() {
+			s.Errorf("lost source %v after failures from everywhere", got)
+		}
 	})
+}
+
+// What was noticed on port 25 counts as well, and a PROXY peer's own address
+// inside its header is as bad as a private one.
+func TestALostSourceIsToldWithItsLikelyCause(t *testing.T) {
+	for addr, want := range map[string]string{
+		"172.17.0.1": "container network", "192.168.1.1": "load balancer", "203.0.113.9": "one of trusted-proxies",
+		"127.0.0.1": "on this machine",
+	} {
+		log := new(strings.Builder)
+		cfg := DefaultConfig()
+		cfg.Loitering, cfg.ExemptLocal = Limit{1000, Duration(24 * time.Hour)}, false
+		g := open(t, cfg, Options{
+			Store: StoreConfig{Kind: "memory"}, Log: slog.New(slog.NewTextHandler(log, nil)),
+			Trusted: []netip.Prefix{netip.MustParsePrefix("203.0.113.9/32")},
+		})
+		for range 100 {
+			g.Report(mx(addr), "", protocol.Event{Kind: protocol.Loitering})
+		}
+		if err := g.Close(); err != nil {
+			t.Error(err)
+		}
+		if n := strings.Count(log.String(), want); n != 1 || g.Status().LostSource != netip.MustParseAddr(addr) {
+			t.Errorf("%s: said %d times: %s", addr, n, log)
+		}
+	}
 }
 
 func TestAFalseBanIsCounted(t *testing.T) {

@@ -22,7 +22,7 @@ func (g *Guard) Report(o *Origin, login string, e protocol.Event) Decision {
 		ev.Kind = TrapRcpt
 	}
 	if login != "" || g.index.allowed(at.Addr, now.UnixMilli()) {
-		g.tell(ev, "", Decision{})
+		g.tellEvent(ev, login != "", Decision{})
 		return Decision{}
 	}
 	return g.score(set, &at, ev)
@@ -42,12 +42,15 @@ func (g *Guard) score(set *settings, o *Origin, ev *Event) Decision {
 		}
 	}
 	if len(claims) > 0 {
+		if ev.Kind != protocol.GoodRcpt {
+			g.lost.offended(g, o, now.UnixMilli())
+		}
 		g.sentence(set, o, g.ledger.charge(now, claims, ev), now)
 		g.queues.settled(claims)
 	}
 	d := g.cut(o, now)
 	d.Simulated = g.simulatedRule(set, o, now)
-	g.tell(ev, "", d)
+	g.tellEvent(ev, false, d)
 	return d
 }
 

@@ -25,7 +25,7 @@ func (g *Guard) Settle(a *Attempt, out protocol.Outcome, code string) Decision {
 		g.stats.outcome(out)
 		ev := t.event(now, protocol.AuthFailure)
 		ev.Code, ev.Outcome = code, out.String()
-		g.tell(ev, out.String(), Decision{Simulated: a.simulated})
+		g.tellAttempt(t, ev, out.String(), Decision{Simulated: a.simulated})
 		return Decision{Simulated: a.simulated}
 	}
 	if definite {
@@ -41,7 +41,7 @@ func (g *Guard) Settle(a *Attempt, out protocol.Outcome, code string) Decision {
 			g.succeed(set, t, now)
 		}
 		g.finish(a, out, now)
-		g.tell(ev, out.String(), Decision{})
+		g.tellAttempt(t, ev, out.String(), Decision{})
 		return Decision{}
 	}
 	return g.fail(set, a, out, ev, now)
@@ -55,7 +55,7 @@ func (g *Guard) fail(set *settings, a *Attempt, out protocol.Outcome, ev *Event,
 		g.ledger.ticketFailed(now, login, t.net.String())
 	}
 	g.stats.event(protocol.AuthFailure, t.o.Listener)
-	g.lost.failed(g, &t.o, now.UnixMilli())
+	g.lost.offended(g, &t.o, now.UnixMilli())
 	totals := g.ledger.settle(now, a.claims, true, ev)
 	g.sentence(set, &t.o, totals, now)
 	g.finish(a, out, now)
@@ -66,7 +66,7 @@ func (g *Guard) fail(set *settings, a *Attempt, out protocol.Outcome, ev *Event,
 		d = Decision{Delay: g.tarpit(set, t, now)}
 	}
 	d.Simulated = g.standing(set, t, now, true, false).Rule
-	g.tell(ev, "failure", d)
+	g.tellAttempt(t, ev, protocol.Failure.String(), d)
 	return d
 }
 

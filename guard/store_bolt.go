@@ -24,9 +24,11 @@ import (
 // storeFile is the store's name in its directory.
 const storeFile = "mailreeve.db"
 
-// lockWait is how long to wait for another process to let go of the file: a
-// restart's old process closes within its drain.
-const lockWait = 5 * time.Second
+// lockWait is how long to wait for another process to let go of the file. A
+// service manager starts the new process after the old one's end; the wait is
+// for the moment in which the kernel takes the lock back. Whoever started a
+// second one by mistake should not have to wait to be told.
+const lockWait = time.Second
 
 type boltBackend struct{ db *bbolt.DB }
 

@@ -273,9 +273,9 @@ type lostEvents struct {
 // apiEvents streams events, one JSON value a line, until the client leaves or
 // the program ends.
 func (d *daemon) apiEvents(w http.ResponseWriter, r *http.Request) {
-	events := make(chan guard.Event, followBuffer)
+	events := make(chan guard.News, followBuffer)
 	var lost atomic.Int64
-	stop := d.guard.Follow(func(e guard.Event) {
+	stop := d.guard.Follow(func(e guard.News) {
 		select {
 		case events <- e:
 		default:
