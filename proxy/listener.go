@@ -222,6 +222,20 @@ func (s *Server) newConn(svc *service, tcp *net.TCPConn, peer netip.AddrPort) *c
 	return c
 }
 
+// countDescriptors says when fewer connections fit than are allowed: each needs
+// two descriptors, the client's and the server's.
+func (s *Server) countDescriptors() {
+	var limit unix.Rlimit
+	if unix.Getrlimit(unix.RLIMIT_NOFILE, &limit) != nil {
+		return
+	}
+	const others = 100 // listeners, store, logs, probes
+	if need := 2*s.current.cfg.Limits.Connections + others; limit.Cur < uint64(need) {
+		s.log.Warn("too few descriptors for the connections that are allowed",
+			"descriptors", limit.Cur, "needed", need, "hint", "raise LimitNOFILE in the unit, or lower limits.connections")
+	}
+}
+
 // drop closes a socket at once, with a reset: nothing of it stays behind in
 // TIME_WAIT.
 func drop(fd int) {

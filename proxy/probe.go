@@ -24,8 +24,9 @@ const probeTimeout = 10 * time.Second
 func (u *upstream) keepProbing(ctx context.Context) {
 	tick := time.NewTicker(time.Duration(u.ProbeInterval))
 	defer tick.Stop()
-	for {
-		u.probe(ctx)
+	u.probe(ctx)
+	close(u.looked)
+	for ; ; u.probe(ctx) {
 		select {
 		case <-ctx.Done():
 			return
@@ -38,6 +39,21 @@ func (u *upstream) keepProbing(ctx context.Context) {
 			case <-time.After(time.Second):
 			}
 		}
+	}
+}
+
+// firstLook is how long new listeners wait for the first probe, so that the
+// first clients are offered what the server offers.
+const firstLook = 2 * time.Second
+
+// awaitLook waits for the first probe, but not for long.
+func (u *upstream) awaitLook(ctx context.Context) {
+	timer := time.NewTimer(firstLook)
+	defer timer.Stop()
+	select {
+	case <-u.looked:
+	case <-timer.C:
+	case <-ctx.Done():
 	}
 }
 

@@ -152,6 +152,7 @@ func (s *Server) Listen() error {
 	if err != nil {
 		return err
 	}
+	s.countDescriptors()
 	s.running.Add(1)
 	go s.sweep()
 	s.running.Go(func() { s.lot.watch(s.ctx, s.log) })
@@ -226,8 +227,14 @@ func (s *Server) take(p *plan, opened map[string]*listener) {
 		l.service.Store(svc)
 	}
 	s.filter.enter(p.filter, p.services, s.listeners)
+	for _, u := range p.upstreams {
+		s.running.Go(func() { u.keepProbing(ctx) })
+	}
 	for _, l := range opened {
-		go l.accept(s)
+		s.running.Go(func() {
+			l.service.Load().upstream.awaitLook(s.ctx)
+			l.accept(s)
+		})
 	}
 	for address, l := range s.listeners {
 		if !wanted[address] {
@@ -235,9 +242,6 @@ func (s *Server) take(p *plan, opened map[string]*listener) {
 			<-l.done
 			delete(s.listeners, address)
 		}
-	}
-	for _, u := range p.upstreams {
-		s.running.Go(func() { u.keepProbing(ctx) })
 	}
 	s.running.Go(func() { p.certs.watch(ctx, s.log) })
 }

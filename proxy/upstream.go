@@ -32,6 +32,7 @@ type upstream struct {
 	offer   atomic.Pointer[protocol.Offer]
 	results []atomic.Pointer[ProbeResult] // beside Addresses
 	probing chan struct{}                 // asks for a probe now
+	looked  chan struct{}                 // closed after the first probe
 }
 
 // newUpstream reads what TLS to the server needs.
@@ -40,7 +41,7 @@ func newUpstream(u Upstream, p *protocol.Protocol, cfg *Config, m *metrics, log 
 		Upstream: u, proto: p, hostname: cfg.Hostname, timeouts: cfg.Timeouts,
 		log: log.With("upstream", u.Name), metrics: m,
 		results: make([]atomic.Pointer[ProbeResult], len(u.Addresses)),
-		probing: make(chan struct{}, 1),
+		probing: make(chan struct{}, 1), looked: make(chan struct{}),
 	}
 	up.offer.Store(&protocol.Offer{Family: u.Family})
 	if u.TLS == protocol.TLSNone {
