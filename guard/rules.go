@@ -25,6 +25,8 @@ var kinds = []protocol.Kind{
 	protocol.UnknownMechanism, protocol.AuthAborted, protocol.AuthNotOffered,
 	protocol.HeloRejected, protocol.SenderRejected, protocol.ClientRejected,
 	protocol.ListedClient, protocol.ContentRejected,
+	protocol.SlowDrip, protocol.TLSFailure, protocol.LeftSilently, protocol.LeftEarly,
+	protocol.TooManyConnections, protocol.ConnectionRate,
 }
 
 // builtin gives the built-in rules. Their limits are the configuration's.
@@ -71,6 +73,12 @@ func abusePoints() map[protocol.Kind]float64 {
 		protocol.ClientRejected:   0.5, // no reverse name: not always a spammer
 		protocol.ListedClient:     3,   // a blocklist says so
 		protocol.ContentRejected:  1,
+		protocol.SlowDrip:         1,
+
+		// For rules of the operator's own only. Monitors leave without a word
+		// every minute, phones try TLS where there is none, and whom we refuse
+		// for coming too often has been dealt with: tls-failure, left-silently,
+		// left-early, too-many-connections, connection-rate.
 	}
 }
 

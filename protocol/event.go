@@ -50,6 +50,19 @@ const (
 	ClientRejected Kind = "client-rejected"
 	// ListedClient: the server refused the client for a DNS blocklist.
 	ListedClient Kind = "listed-client"
+	// SlowDrip: a message so slow that it only kept the server busy.
+	SlowDrip Kind = "slow-drip"
+	// TLSFailure: a TLS handshake that failed, or was none.
+	TLSFailure Kind = "tls-failure"
+	// LeftSilently: the client left without a word, LeftEarly: with some, but
+	// before anything came of it.
+	LeftSilently Kind = "left-silently"
+	LeftEarly    Kind = "left-early"
+	// TooManyConnections: more connections at a time than an address may have.
+	TooManyConnections Kind = "too-many-connections"
+	// ConnectionRate: more connections in a time than an address, or its
+	// network, may make.
+	ConnectionRate Kind = "connection-rate"
 	// ContentRejected: the server refused a message for what is in it.
 	ContentRejected Kind = "content-rejected"
 )

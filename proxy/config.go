@@ -98,6 +98,9 @@ type Listener struct {
 	// MasterSeparator splits master logins such as "alice*master" into both
 	// names. "" (default) splits none.
 	MasterSeparator string `toml:"master-separator"`
+	// GreetDelay holds the greeting of protocol "smtp" back, for those who
+	// cannot wait for it to show. Default 0: they must not wait.
+	GreetDelay guard.Duration `toml:"greet-delay"`
 }
 
 // PlaintextAuth says who may send credentials without TLS.
@@ -144,6 +147,13 @@ type Limits struct {
 	// Connections in all, and of one address (an IPv6 /64 is one address).
 	Connections           int `toml:"connections"`
 	ConnectionsPerAddress int `toml:"connections-per-address"`
+	// ConnectionRate is how many connections of one address, NetworkRate of one
+	// /24 (IPv6: /48), in how long are too many. Default off.
+	ConnectionRate guard.Limit `toml:"connection-rate"`
+	NetworkRate    guard.Limit `toml:"network-connection-rate"`
+	// MinDataRate is how many bytes a second a client must send of a message,
+	// beyond timeouts.command. 0: as slowly as it likes.
+	MinDataRate int `toml:"min-data-rate"`
 	// Handshakes is how many TLS handshakes run at the same time.
 	Handshakes int `toml:"handshakes"`
 }
@@ -167,7 +177,7 @@ func DefaultTimeouts() Timeouts {
 
 // DefaultLimits are in force where the configuration is silent.
 func DefaultLimits() Limits {
-	return Limits{Connections: 9000, ConnectionsPerAddress: 100, Handshakes: 64}
+	return Limits{Connections: 9000, ConnectionsPerAddress: 100, MinDataRate: 100, Handshakes: 64}
 }
 
 // DefaultProbeInterval is how often an upstream is looked at.
@@ -279,6 +289,22 @@ func (c *Config) checkBounds() error {
 	} {
 		if n.n < 1 {
 			return &ConfigError{Element{"limits", 0, n.key}, "must be at least 1"}
+		}
+	}
+	return c.checkPace()
+}
+
+// checkPace looks at what slows clients down.
+func (c *Config) checkPace() error {
+	if c.Limits.MinDataRate < 0 {
+		return &ConfigError{Element{"limits", 0, "min-data-rate"}, "must not be negative; 0 is no limit"}
+	}
+	for i, l := range c.Listeners {
+		switch {
+		case l.GreetDelay < 0 || l.GreetDelay >= c.Timeouts.FirstCommand:
+			return listenerError(i, "greet-delay", "must be shorter than timeouts.first-command, which runs meanwhile")
+		case l.GreetDelay > 0 && !protocol.Lookup(l.Protocol).EarlyTalk:
+			return listenerError(i, "greet-delay", "is for protocol \"smtp\": people's mail programs may talk early")
 		}
 	}
 	return nil

@@ -57,6 +57,7 @@ type conn struct {
 	present bool          // see notePresence
 	delay   time.Duration // how long the next answer is to be held back
 	place   int32         // in the lot, while parked
+	drip    drip          // the sweeper's
 
 	// What the sweeper and cuts look at without waiting for mu.
 	phase         atomic.Uint32
@@ -118,10 +119,15 @@ func (c *conn) introduce() (protocol.Verdict, bool) {
 	s.metrics.headers.WithLabelValues(c.service.Name, "ok").Inc()
 	c.remote, c.local = f.client, f.local
 	perAddress := c.service.limits.ConnectionsPerAddress
-	if s.guard.Exempt(f.client.Addr()) {
+	exempt := s.guard.Exempt(f.client.Addr())
+	if exempt {
 		perAddress = 0
 	}
 	reason := s.conns.readdress(c, f.client.Addr(), perAddress)
+	if reason == "" && !exempt {
+		reason = s.arrivals.refuses(c.origin.Addr, &c.service.limits, moment())
+	}
+	s.arrivals.report(c.origin, reason)
 	// Asked once it is entered, where a new ban finds it.
 	verdict := s.guard.Admit(&c.origin)
 	if verdict == protocol.Banned {
@@ -149,6 +155,8 @@ func (c *conn) secure() error {
 	result := "failed"
 	if err == nil {
 		result = tls.VersionName(c.client.tls.ConnectionState().Version)
+	} else if !isWeather(err) && !isTimeout(err) {
+		c.note(protocol.TLSFailure)
 	}
 	s.metrics.handshakes.WithLabelValues(c.service.Name, result).Inc()
 	return err
@@ -171,6 +179,7 @@ func (c *conn) handshakeFailed(err error) {
 // its own: this one's stack has grown with the handshake.
 func (c *conn) greet(verdict protocol.Verdict) {
 	svc := c.service
+	early := c.earlyTalk()
 	now := moment()
 	c.heard.Store(now)
 	c.moved.Store(now)
@@ -183,7 +192,6 @@ func (c *conn) greet(verdict protocol.Verdict) {
 		Soft: verdict == protocol.Soft, MasterSeparator: svc.MasterSeparator, Replies: svc.replies,
 		XClient: c.xclient(),
 	})
-	early := svc.proto.EarlyTalk && svc.TLS != protocol.TLSImplicit && c.client.unread() > 0
 	if early && c.tellEvent(protocol.Event{Kind: protocol.EarlyTalk}) {
 		c.mu.Unlock()
 		c.stop("banned", nil)
@@ -296,6 +304,7 @@ func (c *conn) finish() {
 		s.guard.Settle(c.attempt, out, "")
 		c.attempt = nil
 	}
+	c.note(c.leaving())
 	c.client.in.free()
 	if c.server != nil {
 		c.server.in.free()

@@ -95,6 +95,15 @@ func (c *conn) pause() {
 // maxEvents bounds the events that a connection remembers for its log line.
 const maxEvents = 1000
 
+// note tells an event, if there is one, outside of the dialogue.
+func (c *conn) note(k protocol.Kind) {
+	if k != "" {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		c.tellEvent(protocol.Event{Kind: k})
+	}
+}
+
 func (c *conn) tellEvent(e protocol.Event) bool {
 	if e.Kind == protocol.GoodRcpt {
 		c.delivered.Store(true)

@@ -185,6 +185,15 @@ func (s *Server) arrive(svc *service, fd int, peer netip.AddrPort) {
 		drop(fd)
 		return
 	}
+	exempt := trusted || s.guard.Exempt(peer.Addr())
+	if !exempt {
+		if reason := s.arrivals.refuses(peer.Addr(), &svc.limits, moment()); reason != "" {
+			s.metrics.refused.WithLabelValues(svc.Name, reason).Inc()
+			s.arrivals.report(origin, reason)
+			drop(fd)
+			return
+		}
+	}
 	tcp, err := adopt(fd)
 	if err != nil {
 		s.log.Error("connection lost", "listener", svc.Name, "error", err)
@@ -192,7 +201,7 @@ func (s *Server) arrive(svc *service, fd int, peer netip.AddrPort) {
 	}
 	c := s.newConn(svc, tcp, peer)
 	perAddress := svc.limits.ConnectionsPerAddress
-	if trusted || s.guard.Exempt(peer.Addr()) {
+	if exempt {
 		perAddress = 0
 	}
 	reason := s.conns.add(c, svc.limits.Connections, perAddress)
@@ -205,6 +214,7 @@ func (s *Server) arrive(svc *service, fd int, peer netip.AddrPort) {
 	}
 	if reason != "" {
 		s.metrics.refused.WithLabelValues(svc.Name, reason).Inc()
+		s.arrivals.report(origin, reason)
 		_ = tcp.SetLinger(0)
 		tcp.Close()
 		return

@@ -37,6 +37,8 @@ type Server struct {
 	pipes      pipes
 	filter     *kernelFilter
 	tlsBuffers tlsBuffers
+	arrivals   *arrivals
+	greeted    greeted
 	restAfter  time.Duration // see mayRest
 	run        string        // tells this run's connections from another's, in logs
 
@@ -75,7 +77,7 @@ func New(cfg Config, g *guard.Guard, log *slog.Logger) (*Server, error) {
 	}
 	ctx, stop := context.WithCancel(context.Background())
 	s := &Server{lot: lot, pipes: make(pipes, maxPipes), restAfter: defaultRest, guard: g, log: log, metrics: newMetrics(), conns: newRegistry(), run: strconv.FormatInt(time.Now().Unix(), 36),
-		ctx: ctx, stop: stop, listeners: map[string]*listener{}, filter: newKernelFilter(g.InForce, log)}
+		ctx: ctx, stop: stop, listeners: map[string]*listener{}, filter: newKernelFilter(g.InForce, log), arrivals: newArrivals()}
 	if s.tlsBuffers, err = findTLSBuffers(); err != nil {
 		log.Warn("idle TLS connections keep their read buffers", "error", err)
 	}
@@ -156,6 +158,7 @@ func (s *Server) Listen() error {
 	s.running.Add(1)
 	go s.sweep()
 	s.running.Go(func() { s.lot.watch(s.ctx, s.log) })
+	s.running.Go(func() { s.arrivals.tell(s.ctx, s.guard) })
 	s.take(s.current, opened)
 	return nil
 }

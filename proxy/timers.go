@@ -57,6 +57,9 @@ func (c *conn) overdue(now int64) string {
 			return "client-gone"
 		}
 	case protocol.Data:
+		if c.drips(now) {
+			return slowDrip
+		}
 		if past(c.heard.Load(), t.Command) {
 			return "timeout-data"
 		}
@@ -124,8 +127,8 @@ func (c *conn) timeUp(why string) {
 	}
 	c.mu.Lock()
 	c.left = true // a client that holds its answer back has guessed all the same
-	if !c.authenticated.Load() && !c.delivered.Load() {
-		c.tellEvent(protocol.Event{Kind: protocol.Loitering})
+	if kind := c.offence(why); kind != "" {
+		c.tellEvent(protocol.Event{Kind: kind})
 	}
 	c.mu.Unlock()
 }
