@@ -296,8 +296,8 @@ func (g *Guard) severe(r *rule, o *Origin, addr netip.Prefix, points milli, now 
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	k := sentenceKey{banned, key{kind: byAddress, prefix: addr}, r.scopeOf(o), r.dryRun}
-	if s := g.sentences.byKey[k]; s != nil && s.forget > now.UnixMilli() && !s.manual {
-		return min(points*severity(s.repeats), max(r.limit, points))
+	if s := g.sentences.get(k); s != nil && s.forget > now.UnixMilli() && !s.manual {
+		return min(points*severity(int(s.repeats)), max(r.limit, points))
 	}
 	return points
 }

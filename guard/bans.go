@@ -57,7 +57,7 @@ func (g *Guard) pronounce(set *settings, o *Origin, t *total, now time.Time) {
 		marks, sum = append(marks, c.marks...), sum+c.sum
 	}
 	g.mu.Lock()
-	s.evidence, s.stored, s.score = evidence(marks), nil, sum
+	s.evidence, s.score = evidence(marks), sum
 	change, rec, line := s.change(BanAdded), s.record(), s.ban(false)
 	g.mu.Unlock()
 	// The ban and the counter that it came from go to disk together: a counter
@@ -156,7 +156,7 @@ func (g *Guard) widen(set *settings, k sentenceKey, now time.Time) {
 	}
 	net := network(k.key.prefix.Addr())
 	g.mu.Lock()
-	n := g.sentences.crowds[netScope{net, k.scope}]
+	n := g.sentences.crowded(net.Addr(), k.scope)
 	g.mu.Unlock()
 	if n < set.cfg.WidenAfter {
 		return
@@ -174,13 +174,13 @@ func (g *Guard) order(k sentenceKey, r *rule, now time.Time, reason string) (Ban
 	g.mu.Lock()
 	s := g.sentences.pronounce(k, r, &total{}, now.UnixMilli(), rand.Float64())
 	if s == nil {
-		s = g.sentences.byKey[k]
+		s = g.sentences.get(k)
 		b := s.ban(false)
 		g.mu.Unlock()
 		g.changes.Unlock()
 		return b, g.writer.put()
 	}
-	s.reason, s.evidence, s.stored = reason, nil, nil
+	s.cause, s.evidence = &cause{r.name, reason, r.written}, ""
 	g.enforceLocked(s)
 	change, rec, b := s.change(BanAdded), s.record(), s.ban(false)
 	g.mu.Unlock()

@@ -74,7 +74,7 @@ func BenchmarkLoad(b *testing.B) {
 	for i := range n {
 		s := &sentence{
 			sentenceKey: sentenceKey{banned, key{kind: byAddress, prefix: w.address(banAddr(i))}, "auth", false},
-			rule:        "authentication", limit: "10/1h", since: now, until: forever, forget: forever, repeats: 1, active: true,
+			cause:       &cause{rule: "authentication", limit: "10/1h"}, since: now, until: forever, forget: forever, repeats: 1, active: true,
 		}
 		batch = append(batch, s.record())
 		if len(batch) == 50_000 {

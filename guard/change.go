@@ -59,11 +59,11 @@ func (g *Guard) InForce(f func(Change)) {
 	now := g.clock.now().UnixMilli()
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	for k, s := range g.sentences.byKey {
-		if k.kind == banned && !k.simulated && s.active && s.until > now {
+	g.sentences.walk(&g.mu, func(s *sentence) {
+		if s.kind == banned && !s.simulated && s.active && s.until > now {
 			f(s.change(BanAdded))
 		}
-	}
+	})
 	for p := range g.blocked {
 		f(Change{Kind: BanAdded, Prefix: p, Scope: "all", Rule: blockedRule})
 	}

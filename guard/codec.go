@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
-	"slices"
 )
 
 // How records look in the store. Bans have a binary head, for a million of
@@ -58,26 +57,20 @@ func (k sentenceKey) storeKey() string {
 	return string(appendKey(b, k.key))
 }
 
-func decodeSentenceKey(s string) (k sentenceKey, err error) {
-	if len(s) < 3 || len(s) < 3+int(s[2]) || s[0] > byte(delayed) {
+func decodeSentenceKey(b []byte, intern func([]byte) string) (k sentenceKey, err error) {
+	if len(b) < 3 || len(b) < 3+int(b[2]) || b[0] > byte(delayed) {
 		return k, errRecord
 	}
-	k.kind, k.simulated = sentenceKind(s[0]), s[1] == 1
-	n := int(s[2])
-	k.scope = s[3 : 3+n]
-	k.key, err = decodeKey([]byte(s[3+n:]))
+	k.kind, k.simulated = sentenceKind(b[0]), b[1] == 1
+	n := int(b[2])
+	k.scope = intern(b[3 : 3+n])
+	k.key, err = decodeKey(b[3+n:])
 	return k, err
 }
 
 // record gives the sentence as a record.
 func (s *sentence) record() record {
-	flags := byte(0)
-	for flag, set := range map[byte]bool{flagActive: s.active, flagSoft: s.soft, flagManual: s.manual} {
-		if set {
-			flags |= flag
-		}
-	}
-	b := []byte{codecVersion, flags}
+	b := append(make([]byte, 0, 96+len(s.evidence)), codecVersion, s.flags())
 	for _, v := range []int64{s.since, s.until, s.forget, int64(s.repeats), int64(s.score)} {
 		b = binary.AppendVarint(b, v)
 	}
@@ -85,24 +78,29 @@ func (s *sentence) record() record {
 		b = binary.AppendUvarint(b, uint64(len(text)))
 		b = append(b, text...)
 	}
-	if len(s.evidence) > 0 {
-		events, _ := json.Marshal(s.evidence) // plain data always marshals
-		b = append(b, events...)
-	} else {
-		b = append(b, s.stored...)
-	}
-	return record{bucketBans, s.storeKey(), b}
+	return record{bucketBans, s.storeKey(), append(b, s.evidence...)}
 }
 
-// decodeSentence reads a sentence back. Its evidence stays encoded until it is
-// asked for.
-func decodeSentence(storeKey string, b []byte, intern func([]byte) string) (*sentence, error) {
-	k, err := decodeSentenceKey(storeKey)
-	if err != nil || len(b) < 2 || b[0] != codecVersion {
-		return nil, errRecord
+func (s *sentence) flags() (flags byte) {
+	if s.active {
+		flags |= flagActive
 	}
-	k.scope = intern([]byte(k.scope))
-	s := &sentence{sentenceKey: k}
+	if s.soft {
+		flags |= flagSoft
+	}
+	if s.manual {
+		flags |= flagManual
+	}
+	return flags
+}
+
+// decode reads a sentence back. Its evidence stays encoded until it is asked
+// for. s is to be a new one; after an error it is of no use.
+func (s *sentence) decode(key, b []byte, intern func([]byte) string) (err error) {
+	s.sentenceKey, err = decodeSentenceKey(key, intern)
+	if err != nil || len(b) < 2 || b[0] != codecVersion {
+		return errRecord
+	}
 	flags := b[1]
 	s.active, s.soft, s.manual = flags&flagActive != 0, flags&flagSoft != 0, flags&flagManual != 0
 	b = b[2:]
@@ -110,33 +108,29 @@ func decodeSentence(storeKey string, b []byte, intern func([]byte) string) (*sen
 	for i := range nums {
 		v, n := binary.Varint(b)
 		if n <= 0 {
-			return nil, errRecord
+			return errRecord
 		}
 		nums[i], b = v, b[n:]
 	}
-	s.since, s.until, s.forget, s.repeats, s.score = nums[0], nums[1], nums[2], int(nums[3]), milli(nums[4])
-	for _, text := range []*string{&s.rule, &s.limit, &s.reason} {
+	s.since, s.until, s.forget, s.repeats, s.score = nums[0], nums[1], nums[2], int32(nums[3]), milli(nums[4])
+	var c cause
+	for _, text := range []*string{&c.rule, &c.limit, &c.reason} {
 		l, n := binary.Uvarint(b)
 		if n <= 0 || l > uint64(len(b)-n) {
-			return nil, errRecord
+			return errRecord
 		}
 		*text, b = intern(b[n:n+int(l)]), b[n+int(l):]
 	}
-	if len(b) > 0 {
-		s.stored = slices.Clone(b)
-	}
-	return s, nil
+	s.cause, s.evidence = &c, string(b)
+	return nil
 }
 
 // events gives the sentence's evidence.
-func (s *sentence) events() []Scored {
-	if s.evidence == nil && s.stored != nil {
-		var out []Scored
-		if json.Unmarshal(s.stored, &out) == nil {
-			return out
-		}
+func (s *sentence) events() (out []Scored) {
+	if s.evidence == "" || json.Unmarshal([]byte(s.evidence), &out) != nil {
+		return nil
 	}
-	return s.evidence
+	return out
 }
 
 // A storedEntry is a ledger's entry in the store.

@@ -36,7 +36,6 @@
 package guard
 
 import (
-	"container/heap"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -186,12 +185,12 @@ func Open(cfg Config, opt Options) (*Guard, error) {
 // open loads the store. Its records come before there is a writer to write to,
 // so what the load wants written waits.
 func (g *Guard) open(c StoreConfig) error {
-	load := &loader{g: g, now: g.clock.now().UnixMilli(), names: make(map[string]string)}
+	load := &loader{g: g, now: g.clock.now().UnixMilli(), names: make(map[string]string), causes: make(map[cause]*cause)}
 	backend, recovered, err := openBackend(c, load)
 	if err != nil {
 		return err
 	}
-	heap.Init(&g.sentences.due)
+	g.sentences.loaded()
 	g.recovered = recovered
 	g.writer = newWriter(backend, g.log)
 	if c.Kind == "valkey" {
@@ -216,7 +215,7 @@ func (g *Guard) configure(set *settings, opt *Options) {
 		g.config = configured(&set.cfg, opt)
 		for p := range g.blocked {
 			delete(g.blocked, p)
-			if s := g.sentences.byKey[sentenceKey{banned, banKey(set, p), "all", false}]; s == nil || !s.active {
+			if s := g.sentences.get(sentenceKey{banned, banKey(set, p), "all", false}); s == nil || !s.active {
 				g.index.remove(p, "all")
 			}
 		}

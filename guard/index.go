@@ -15,6 +15,7 @@ import (
 // by the caller.
 type index struct {
 	seed   uint64
+	expect int // how many bans the first scope will have
 	widths atomic.Pointer[widths]
 	scopes atomic.Pointer[[]*scopeIndex]     // few, so that they are gone through
 	allow  atomic.Pointer[bart.Table[int64]] // until when, in milliseconds
@@ -170,6 +171,7 @@ func (x *index) scope(name string) *scopeIndex {
 		}
 	}
 	s := &scopeIndex{name: name}
+	s.table.expect, x.expect = x.expect, 0
 	next := append(slices.Clone(all), s)
 	x.scopes.Store(&next)
 	return s

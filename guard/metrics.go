@@ -1,8 +1,6 @@
 package guard
 
 import (
-	"maps"
-
 	"github.com/prometheus/client_golang/prometheus"
 
 	"mailreeve/protocol"
@@ -109,7 +107,11 @@ func (g *Guard) Collect(ch chan<- prometheus.Metric) {
 func (g *Guard) activeBans() map[banLabel]int {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	return maps.Clone(g.sentences.counts)
+	out := make(map[banLabel]int, len(g.sentences.counts))
+	for l, n := range g.sentences.counts {
+		out[l] = *n
+	}
+	return out
 }
 
 func boolLabel(b bool) string {

@@ -15,14 +15,13 @@ func (g *Guard) Bans(f BanFilter) []Ban {
 	kind := cmp.Or(f.Kind, "ban")
 	var out []Ban
 	g.mu.Lock()
-	for k, s := range g.sentences.byKey {
-		if !s.active || s.until <= now || kind != "any" && k.kind.String() != kind ||
-			f.Scope != "" && k.scope != f.Scope || f.Rule != "" && s.rule != f.Rule ||
-			f.Within.IsValid() && !covers(f.Within, k.key.prefix) {
-			continue
+	g.sentences.walk(&g.mu, func(s *sentence) {
+		if s.active && s.until > now && (kind == "any" || s.kind.String() == kind) &&
+			(f.Scope == "" || s.scope == f.Scope) && (f.Rule == "" || s.rule == f.Rule) &&
+			(!f.Within.IsValid() || covers(f.Within, s.key.prefix)) {
+			out = append(out, s.ban(f.Evidence))
 		}
-		out = append(out, s.ban(f.Evidence))
-	}
+	})
 	g.mu.Unlock()
 	sortBans(out, f.Sort)
 	return out
@@ -81,7 +80,13 @@ func (g *Guard) AddBans(requests []BanRequest) ([]Ban, error) {
 		prefixes[i] = p
 		replaced[orderKey(i)] = true
 	}
-	g.lift(func(other *sentence) bool { return other.active && replaced[other.sentenceKey] }, false)
+	g.lift(func(lift func(*sentence)) {
+		for k := range replaced {
+			if s := g.sentences.get(k); s != nil && s.active {
+				lift(s)
+			}
+		}
+	}, false)
 	bans := make([]Ban, 0, len(requests))
 	written := g.writer.put()
 	for i, r := range requests {
@@ -121,18 +126,16 @@ func banKey(set *settings, p netip.Prefix) key {
 	return key{kind: byNetwork, prefix: p}
 }
 
-// lift removes the sentences that which chooses, and with history also what
-// has ended. It tells what it removed.
-func (g *Guard) lift(which func(*sentence) bool, history bool) Removed {
+// lift removes the sentences that choose calls its argument with, and with
+// history also what has ended. It tells what it removed.
+func (g *Guard) lift(choose func(lift func(*sentence)), history bool) Removed {
 	var out Removed
 	var records []record
 	g.changes.Lock()
 	var changes []Change
 	g.mu.Lock()
-	for k, s := range g.sentences.byKey {
-		if !which(s) {
-			continue
-		}
+	choose(func(s *sentence) {
+		k := s.sentenceKey
 		if s.active {
 			out.Bans = append(out.Bans, s.ban(false))
 			s.active = false
@@ -150,7 +153,7 @@ func (g *Guard) lift(which func(*sentence) bool, history bool) Removed {
 			g.sentences.put(s)
 			records = append(records, s.record())
 		}
-	}
+	})
 	g.mu.Unlock()
 	written := g.writer.put(records...)
 	for _, c := range changes {
@@ -185,7 +188,13 @@ func (g *Guard) Unban(r UnbanRequest) (Removed, error) {
 		}
 		g.fleet.share.forgive(r)
 	}
-	out := g.lift(func(s *sentence) bool { return matches(s.key) && rule(s.rule) }, true)
+	out := g.lift(func(lift func(*sentence)) {
+		g.sentences.walk(&g.mu, func(s *sentence) {
+			if matches(s.key) && rule(s.rule) {
+				lift(s)
+			}
+		})
+	}, true)
 	out.Points, out.Counters = g.forget(matches, rule, named...)
 	g.guesses.forget(p, r.Target == "all" || login != "")
 	g.flush()
@@ -201,11 +210,11 @@ func (g *Guard) wider(p netip.Prefix, now time.Time) []Ban {
 	var out []Ban
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	for k, s := range g.sentences.byKey {
-		if (k.kind == banned || k.kind == refused) && s.active && s.until > now.UnixMilli() && k.key.prefix != p && covers(k.key.prefix, p) {
+	g.sentences.walk(&g.mu, func(s *sentence) {
+		if (s.kind == banned || s.kind == refused) && s.active && s.until > now.UnixMilli() && s.key.prefix != p && covers(s.key.prefix, p) {
 			out = append(out, s.ban(false))
 		}
-	}
+	})
 	for b := range g.blocked {
 		if covers(b, p) {
 			out = append(out, Ban{Target: printPrefix(b), Kind: banned.String(), Prefix: b, Scope: "all", Rule: blockedRule})
@@ -256,15 +265,15 @@ func (g *Guard) Why(target string) (Why, error) {
 		return true
 	})
 	g.mu.Lock()
-	for k, s := range g.sentences.byKey {
+	g.sentences.walk(&g.mu, func(s *sentence) {
 		switch {
-		case !about(k.key):
+		case !about(s.key):
 		case s.active && s.until > now.UnixMilli():
 			w.Bans = append(w.Bans, s.ban(true))
 		case s.forget > now.UnixMilli():
 			w.Past = append(w.Past, s.ban(true))
 		}
-	}
+	})
 	for b := range g.blocked {
 		if p.IsValid() && covers(b, p) {
 			w.Bans = append(w.Bans, Ban{Target: printPrefix(b), Kind: banned.String(), Prefix: b, Scope: "all", Rule: blockedRule})
@@ -334,15 +343,15 @@ func (g *Guard) Status() Status {
 	for l, n := range g.sentences.counts {
 		switch {
 		case l.simulated:
-			s.Simulated += n
+			s.Simulated += *n
 		case l.kind == guarded:
-			s.Guarded += n
+			s.Guarded += *n
 		case l.kind == banned:
-			s.Bans += n
-			s.ByRule[l.rule] += n
+			s.Bans += *n
+			s.ByRule[l.rule] += *n
 		}
 	}
-	records := len(g.sentences.byKey)
+	records := g.sentences.len()
 	g.mu.Unlock()
 	counts, evicted := g.memory.sizes()
 	s.Addresses, s.Networks, s.Logins = counts[byAddress], counts[byNetwork], counts[byLogin]

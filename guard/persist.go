@@ -13,8 +13,15 @@ type loader struct {
 	n       int
 	unknown int
 	names   map[string]string
-	stale   []record // to be deleted
+	causes  map[cause]*cause
+	stale   []record   // to be deleted
+	slab    []sentence // room for the next
 }
+
+// slabSize is how many sentences of the store are allocated at a time: a
+// million single allocations are most of a start's time. The few that outlive
+// the others of their slab keep at most 6 KiB.
+const slabSize = 32
 
 // intern gives a text, the same one for equal texts: a million bans share a
 // few rules and scopes.
@@ -29,24 +36,36 @@ func (l *loader) intern(b []byte) string {
 	return s
 }
 
+// share gives a cause, the same one for equal causes.
+func (l *loader) share(c cause) *cause {
+	have := l.causes[c]
+	if have == nil {
+		have = &c
+		if len(l.causes) < 10000 {
+			l.causes[c] = have
+		}
+	}
+	return have
+}
+
 // take takes one record.
-func (l *loader) take(r record) {
+func (l *loader) take(bucket string, key, value []byte) {
 	l.n++
 	var err error
-	switch r.bucket {
+	switch bucket {
 	case bucketBans:
-		err = l.takeSentence(r)
+		err = l.takeSentence(key, value)
 	case bucketMarks:
-		err = l.takeEntry(r)
+		err = l.takeEntry(key, value)
 	case bucketPlaces:
 		var list []place
-		if err = decodeJSON(r.value, &list); err == nil {
-			l.g.places.load(r.key, list, l.now)
+		if err = decodeJSON(value, &list); err == nil {
+			l.g.places.load(string(key), list, l.now)
 		}
 	case bucketAllow:
 		var a Allowed
-		if err = decodeJSON(r.value, &a); err == nil {
-			l.takeAllow(r.key, a)
+		if err = decodeJSON(value, &a); err == nil {
+			l.takeAllow(string(key), a)
 		}
 	}
 	if err != nil {
@@ -56,11 +75,16 @@ func (l *loader) take(r record) {
 
 // takeSentence takes a ban. If the clock has gone back since it was written,
 // the ban lasts as long from now as it was to last from its start.
-func (l *loader) takeSentence(r record) error {
-	s, err := decodeSentence(r.key, r.value, l.intern)
-	if err != nil {
+func (l *loader) takeSentence(key, value []byte) error {
+	if len(l.slab) == 0 {
+		l.slab = make([]sentence, slabSize)
+	}
+	s := &l.slab[0]
+	if err := s.decode(key, value, l.intern); err != nil {
+		*s = sentence{}
 		return err
 	}
+	s.cause = l.share(*s.cause)
 	if s.since > l.now {
 		back := s.since - l.now
 		s.since = l.now
@@ -74,14 +98,12 @@ func (l *loader) takeSentence(r record) error {
 		s.active = false
 	}
 	if !s.active && s.forget <= l.now {
-		l.stale = append(l.stale, record{bucketBans, r.key, nil})
+		l.stale = append(l.stale, record{bucketBans, string(key), nil})
+		*s = sentence{}
 		return nil
 	}
-	ss := &l.g.sentences
-	ss.byKey[s.sentenceKey] = s
-	ss.count(s)
-	s.place = len(ss.due)
-	ss.due = append(ss.due, s) // made a heap once all are there
+	l.slab = l.slab[1:]
+	l.g.sentences.load(s)
 	if s.active {
 		l.g.indexLocked(s)
 	}
@@ -90,20 +112,19 @@ func (l *loader) takeSentence(r record) error {
 
 // expect makes room for the bans of a store, before they come.
 func (l *loader) expect(bucket string, n int) {
-	if bucket != bucketBans {
-		return
+	if bucket == bucketBans {
+		l.g.sentences.expect(n)
+		l.g.index.expect = n
 	}
-	l.g.sentences.byKey = make(map[sentenceKey]*sentence, n)
-	l.g.sentences.due = make(dueHeap, 0, n)
 }
 
-func (l *loader) takeEntry(r record) error {
-	k, err := decodeKey([]byte(r.key))
+func (l *loader) takeEntry(key, value []byte) error {
+	k, err := decodeKey(key)
 	if err != nil {
 		return err
 	}
 	var se storedEntry
-	if err := decodeJSON(r.value, &se); err != nil {
+	if err := decodeJSON(value, &se); err != nil {
 		return err
 	}
 	l.g.memory.load(k, &se, l.now)
@@ -248,9 +269,9 @@ func (g *Guard) flush() {
 
 // rewrite hands everything to the writer, after a store had to be made anew.
 func (g *Guard) rewrite() {
-	for _, s := range g.sentences.byKey {
-		g.writer.put(s.record())
-	}
+	g.mu.Lock()
+	g.sentences.walk(&g.mu, func(s *sentence) { g.writer.put(s.record()) })
+	g.mu.Unlock()
 	g.memory.mu.Lock()
 	for k := range g.memory.entries {
 		g.memory.dirty[k] = struct{}{}

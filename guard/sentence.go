@@ -1,7 +1,7 @@
 package guard
 
 import (
-	"container/heap"
+	"encoding/json"
 	"math"
 	"net/netip"
 	"strings"
@@ -13,20 +13,28 @@ import (
 // while as history, so that a repeat lasts longer.
 type sentence struct {
 	sentenceKey
-	rule, reason string
-	limit        string // as written
-	since, until int64  // until: forever is math.MaxInt64
-	forget       int64  // when the history ends
-	repeats      int    // how manieth it is
-	soft, manual bool
+	*cause
+	since, until int64 // until: forever is math.MaxInt64
+	forget       int64 // when the history ends
 	score        milli
-	evidence     []Scored
-	stored       []byte // evidence as it was loaded, not yet decoded
+	// evidence is a list of Scored in JSON, "" if there is none. It is decoded
+	// only when somebody asks.
+	evidence string
 
+	repeats int32  // how manieth it is
+	place   int32  // in the heap
+	heard   uint32 // the reading of the shared store that had it
+	soft    bool
+	manual  bool
 	active  bool
 	counted bool
-	heard   uint32 // the reading of the shared store that had it
-	place   int    // in the heap
+}
+
+// A cause is what led to a sentence. It is not changed once made: a million
+// bans share a few.
+type cause struct {
+	rule, reason string
+	limit        string // as written
 }
 
 // A sentenceKey names a sentence: there is one at a time of each kind, key and
@@ -53,7 +61,7 @@ func (s *sentence) ban(evidence bool) Ban {
 	b := Ban{
 		Target: s.key.String(), Kind: s.kind.String(), Prefix: s.key.prefix, Login: s.key.login,
 		Scope: s.scope, Rule: s.rule, Reason: s.reason, Since: time.UnixMilli(s.since),
-		Count: s.repeats, Soft: s.soft, Simulated: s.simulated, Score: s.score.float(), Limit: s.limit,
+		Count: int(s.repeats), Soft: s.soft, Simulated: s.simulated, Score: s.score.float(), Limit: s.limit,
 	}
 	if s.until != forever {
 		b.Until = time.UnixMilli(s.until)
@@ -62,110 +70,6 @@ func (s *sentence) ban(evidence bool) Ban {
 		b.Events = s.events()
 	}
 	return b
-}
-
-// sentences are all sentences and when each has its next change. The caller
-// serialises.
-type sentences struct {
-	byKey map[sentenceKey]*sentence
-	due   dueHeap
-	// counts are those in force, and crowds the banned IPv6 addresses of each
-	// /48: with a million bans nobody goes through all to count them.
-	counts map[banLabel]int
-	crowds map[netScope]int
-}
-
-// A netScope is a network in a scope.
-type netScope struct {
-	net   netip.Prefix
-	scope string
-}
-
-func newSentences() sentences {
-	return sentences{
-		byKey: make(map[sentenceKey]*sentence), counts: make(map[banLabel]int), crowds: make(map[netScope]int),
-	}
-}
-
-type dueHeap []*sentence
-
-func (h dueHeap) Len() int           { return len(h) }
-func (h dueHeap) Less(i, j int) bool { return h[i].next() < h[j].next() }
-func (h dueHeap) Swap(i, j int) {
-	h[i], h[j] = h[j], h[i]
-	h[i].place, h[j].place = i, j
-}
-func (h *dueHeap) Push(x any) {
-	s := x.(*sentence)
-	s.place = len(*h)
-	*h = append(*h, s)
-}
-func (h *dueHeap) Pop() any {
-	old := *h
-	s := old[len(old)-1]
-	old[len(old)-1] = nil
-	*h = old[:len(old)-1]
-	return s
-}
-
-// count counts a sentence in, and uncount out, by what it is at that time.
-func (ss *sentences) count(s *sentence) {
-	if !s.counted && s.active {
-		s.counted = true
-		ss.tally(s, 1)
-	}
-}
-
-func (ss *sentences) uncount(s *sentence) {
-	if s.counted {
-		s.counted = false
-		ss.tally(s, -1)
-	}
-}
-
-func (ss *sentences) tally(s *sentence, by int) {
-	label := banLabel{s.kind, s.rule, s.scope, s.simulated}
-	if ss.counts[label] += by; ss.counts[label] == 0 {
-		delete(ss.counts, label)
-	}
-	if s.kind != banned || s.simulated || s.key.kind != byAddress || s.key.prefix.Addr().Is4() {
-		return
-	}
-	crowd := netScope{network(s.key.prefix.Addr()), s.scope}
-	if ss.crowds[crowd] += by; ss.crowds[crowd] == 0 {
-		delete(ss.crowds, crowd)
-	}
-}
-
-// put adds or changes a sentence.
-func (ss *sentences) put(s *sentence) {
-	if s.active {
-		ss.count(s)
-	} else {
-		ss.uncount(s)
-	}
-	if old := ss.byKey[s.sentenceKey]; old == s {
-		heap.Fix(&ss.due, s.place)
-		return
-	} else if old != nil {
-		ss.drop(old)
-	}
-	ss.byKey[s.sentenceKey] = s
-	heap.Push(&ss.due, s)
-}
-
-func (ss *sentences) drop(s *sentence) {
-	ss.uncount(s)
-	heap.Remove(&ss.due, s.place)
-	delete(ss.byKey, s.sentenceKey)
-}
-
-// active gives the sentence in force, or nil.
-func (ss *sentences) active(k sentenceKey, now int64) *sentence {
-	if s := ss.byKey[k]; s != nil && s.active && s.until > now {
-		return s
-	}
-	return nil
 }
 
 // length is how long the count-th sentence lasts: the first length, multiplied
@@ -199,7 +103,7 @@ func severity(count int) milli {
 // offender. It returns nil if one is in force already: what is in flight while
 // a ban falls does not make the ban longer.
 func (ss *sentences) pronounce(k sentenceKey, r *rule, t *total, now int64, random float64) *sentence {
-	s := ss.byKey[k]
+	s := ss.get(k)
 	if s == nil {
 		s = &sentence{sentenceKey: k}
 	}
@@ -211,9 +115,9 @@ func (ss *sentences) pronounce(k sentenceKey, r *rule, t *total, now int64, rand
 		s.repeats = 0
 	}
 	s.repeats++
-	s.rule, s.limit, s.manual, s.reason = r.name, r.written, false, ""
+	s.cause, s.manual = &cause{rule: r.name, limit: r.written}, false
 	s.since, s.score = now, t.sum
-	s.term(now, length(r.first, r.max, r.growth, s.repeats, random))
+	s.term(now, length(r.first, r.max, r.growth, int(s.repeats), random))
 	return s
 }
 
@@ -230,7 +134,10 @@ func (s *sentence) term(now int64, d time.Duration) {
 
 // evidence makes a ban's evidence of the marks that led to it. What is beyond
 // banEvidence is summed up in one line, so that the points still add up.
-func evidence(marks []mark) []Scored {
+func evidence(marks []mark) string {
+	if len(marks) == 0 {
+		return ""
+	}
 	var out []Scored
 	var folded Scored
 	var sum milli
@@ -249,7 +156,8 @@ func evidence(marks []mark) []Scored {
 		}
 		out = append(out, scored(m))
 	}
-	return out
+	b, _ := json.Marshal(out) // plain data always marshals
+	return string(b)
 }
 
 // scored gives a mark as operators see it.

@@ -156,7 +156,7 @@ func (g *Guard) coveringLocked(a netip.Addr, scope string, now int64, simulated 
 			}
 		}
 	}
-	return &sentence{rule: blockedRule} // by configuration
+	return &sentence{cause: &cause{rule: blockedRule}} // by configuration
 }
 
 // blockedRule is the rule that blocked-ip in the configuration goes by, and

@@ -29,11 +29,11 @@ type backend interface {
 }
 
 // A taker is given what a store holds when it is opened: how many records a
-// bucket has, where that is known, and every sound record. A record's value is
+// bucket has, where that is known, and every sound record. Key and value are
 // only valid during the call.
 type taker interface {
 	expect(bucket string, n int)
-	take(record)
+	take(bucket string, key, value []byte)
 }
 
 // openBackend opens what the configuration names. Every record that it holds

@@ -101,7 +101,7 @@ func readBucket(db *bbolt.DB, bucket string, into taker) (err error) {
 				broken++
 				return nil
 			}
-			into.take(record{bucket, string(k), value})
+			into.take(bucket, k, value)
 			return nil
 		})
 	})

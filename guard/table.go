@@ -15,6 +15,8 @@ type addrTable struct {
 	now  atomic.Pointer[slots]
 	used int // slots with a key
 	live int // slots with a ban
+	// expect is for how many the first slots are made.
+	expect int
 }
 
 type slots struct {
@@ -129,7 +131,9 @@ func (s *slots) find(hi, lo, seed uint64) (slot *addrSlot, found bool) {
 // rebuild makes a table with room for what lives, and half as much again.
 func (t *addrTable) rebuild(seed uint64) *slots {
 	size := minSlots
-	for t.live*3/2 >= size/4*3 {
+	room := max(t.live*3/2, t.expect)
+	t.expect = 0
+	for room >= size/4*3 {
 		size *= 2
 	}
 	next := &slots{mask: uint64(size - 1), slot: make([]addrSlot, size)}

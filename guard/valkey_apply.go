@@ -32,7 +32,7 @@ func (g *Guard) hear(list []heardSentence, gone map[sentenceKey]int64, generatio
 	for i := range list {
 		h := &list[i]
 		k := h.s.sentenceKey
-		have := g.sentences.byKey[k]
+		have := g.sentences.get(k)
 		if h.forgotten {
 			gone[k] = max(gone[k], h.version)
 			if have != nil && have.since <= h.version {

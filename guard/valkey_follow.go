@@ -315,11 +315,11 @@ func (r *follower) tellMissing() {
 	g := r.g
 	now := g.clock.now().UnixMilli()
 	g.mu.Lock()
-	for _, s := range g.sentences.byKey {
+	g.sentences.walk(&g.mu, func(s *sentence) {
 		if s.heard != r.generation && s.forget > now {
 			records = append(records, s.record())
 		}
-	}
+	})
 	for k, a := range g.allows {
 		records = append(records, record{bucketAllow, k, encodeJSON(a)})
 	}

@@ -42,6 +42,7 @@ const maxTold = 1_000_000
 func (f *share) offer(records []record) <-chan struct{} {
 	var out []record
 	now, ahead := f.link.now(), f.link.ahead.Load()
+	text := func(b []byte) string { return string(b) }
 	add := func(r sharedRecord) {
 		out = append(out, record{bucket: r.Name, key: r.Field, value: []byte(mustJSON(r))})
 	}
@@ -49,14 +50,14 @@ func (f *share) offer(records []record) <-chan struct{} {
 		switch r.bucket {
 		case bucketBans:
 			if r.value == nil {
-				if k, err := decodeSentenceKey(r.key); err == nil {
+				if k, err := decodeSentenceKey([]byte(r.key), text); err == nil {
 					add(shareRemoval(k, f.node, now))
 				}
 				continue
 			}
-			s, err := decodeSentence(r.key, r.value, func(b []byte) string { return string(b) })
-			if err == nil {
-				add(shareBan(s, f.node, ahead))
+			var s sentence
+			if s.decode([]byte(r.key), r.value, text) == nil {
+				add(shareBan(&s, f.node, ahead))
 			}
 		case bucketAllow:
 			var a *Allowed

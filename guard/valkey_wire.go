@@ -68,7 +68,7 @@ func shareBan(s *sentence, node string, ahead int64) sharedRecord {
 	b := sharedBan{
 		Kind: s.kind.String(), Key: s.key.kind.String(), Prefix: s.key.prefix, Login: s.key.login, Scope: s.scope,
 		Rule: s.rule, Reason: s.reason, Limit: s.limit, Since: fleetTime(s.since, ahead), Until: fleetTime(s.until, ahead),
-		Forget: fleetTime(s.forget, ahead), Count: s.repeats, Score: s.score.float(), Soft: s.soft, Manual: s.manual,
+		Forget: fleetTime(s.forget, ahead), Count: int(s.repeats), Score: s.score.float(), Soft: s.soft, Manual: s.manual,
 		Simulated: s.simulated, Lifted: !s.active, Node: node,
 	}
 	r := sharedRecord{
@@ -80,10 +80,8 @@ func shareBan(s *sentence, node string, ahead int64) sharedRecord {
 		r.Version++
 		return r
 	}
-	if len(s.evidence) > 0 {
-		b.Events = json.RawMessage(mustJSON(s.evidence))
-	} else if json.Valid(s.stored) {
-		b.Events = s.stored
+	if events := []byte(s.evidence); json.Valid(events) {
+		b.Events = events
 	}
 	r.Value = mustJSON(b)
 	return r
@@ -144,8 +142,8 @@ func readBan(name, field, text string, ahead int64) (*sentence, bool, error) {
 		return nil, false, err
 	}
 	s := &sentence{
-		rule: b.Rule, reason: b.Reason, limit: b.Limit, since: ownMilli(b.Since, ahead), until: ownMilli(b.Until, ahead),
-		forget: ownMilli(b.Forget, ahead), repeats: b.Count, soft: b.Soft, manual: b.Manual, active: !b.Lifted, stored: b.Events,
+		cause: &cause{b.Rule, b.Reason, b.Limit}, since: ownMilli(b.Since, ahead), until: ownMilli(b.Until, ahead),
+		forget: ownMilli(b.Forget, ahead), repeats: int32(b.Count), soft: b.Soft, manual: b.Manual, active: !b.Lifted, evidence: string(b.Events),
 	}
 	s.scope, s.simulated = b.Scope, b.Simulated
 	s.key = key{prefix: b.Prefix, login: b.Login}
