@@ -31,8 +31,14 @@ fuzz: ## every fuzz target for FUZZTIME each
 bench: ## mailreeve beside nginx, HAProxy and Dovecot, within 15 minutes, as root; BENCH="-rows idle" for a part
 	go run ./integration/bench $(BENCH)
 
+fleet: ## three proxies behind HAProxy, Valkey or Redis with Sentinels, on this machine, and an attack on them
+	go run ./deploy/fleet
+
+fleet-table: ## measure the shared store for the table in docs/fleet.md (FLEET_BANS=100000 for less than a million)
+	go test -run '^$$' -bench Fleet -benchtime 1x -timeout 30m ./guard
+
 install: build ## install the program under PREFIX, for root's use
 	install -D -m 0755 mailreeve $(DESTDIR)$(PREFIX)/bin/mailreeve
 	install -D -m 0644 config.toml.example $(DESTDIR)$(PREFIX)/share/doc/mailreeve/config.toml.example
 
-.PHONY: help build run test check fuzz bench install
+.PHONY: help build run test check fuzz bench fleet fleet-table install

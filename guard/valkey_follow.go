@@ -7,10 +7,12 @@ import (
 	"net/url"
 	"strconv"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/valkey-io/valkey-go"
+	"golang.org/x/sync/errgroup"
 )
 
 // A follower takes over what the fleet decides. It reads all lasting keys once,
@@ -22,8 +24,9 @@ type follower struct {
 	last   string // the id of the last change read
 	tidied int
 	// gone are the sentences that were taken back, and when: an older word of
-	// them comes too late. Only the follower's goroutine uses it.
-	gone map[sentenceKey]int64
+	// them comes too late. taking guards it.
+	gone   map[sentenceKey]int64
+	taking sync.Mutex
 	// generation numbers the readings of all keys.
 	generation uint32
 	// applied counts changes taken over, for tests and metrics.
@@ -153,28 +156,47 @@ func (r *follower) readAll(ctx context.Context, c valkey.Client) error {
 		return err
 	}
 	r.last = last
-	var all []string
-	for i := range indexes {
-		list, err := c.Do(ctx, c.B().Zrange().Key(r.share.names.indexAt(i)).Min("0").Max("-1").Build()).AsStrSlice()
-		if err != nil {
-			if e, ok := valkey.IsValkeyErr(err); ok && strings.HasPrefix(e.Error(), "WRONGTYPE") {
-				r.link.badValues(1)
-				continue
-			}
+	lists := make([][]string, indexes)
+	// What is in force first: the first keys are refused while the last are
+	// being read.
+	err = inParallel(ctx, indexes, func(ctx context.Context, i int) (err error) {
+		if lists[i], err = r.readIndex(ctx, c, i); err != nil {
 			return err
 		}
-		// What is in force first: the first keys are refused while the last
-		// are being read.
-		if err := r.readKeys(ctx, c, list, false); err != nil {
-			return err
-		}
-		all = append(all, list...)
+		return r.readKeys(ctx, c, lists[i], false)
+	})
+	if err != nil {
+		return err
 	}
-	if err := r.readKeys(ctx, c, all, true); err != nil {
+	err = inParallel(ctx, indexes, func(ctx context.Context, i int) error { return r.readKeys(ctx, c, lists[i], true) })
+	if err != nil {
 		return err
 	}
 	r.tellMissing()
 	return nil
+}
+
+// readers is how many index keys are read at a time: while one waits for the
+// store the others decode.
+const readers = 4
+
+func inParallel(ctx context.Context, n int, f func(ctx context.Context, i int) error) error {
+	group, ctx := errgroup.WithContext(ctx)
+	group.SetLimit(readers)
+	for i := range n {
+		group.Go(func() error { return f(ctx, i) })
+	}
+	return group.Wait()
+}
+
+// readIndex reads which keys an index lists.
+func (r *follower) readIndex(ctx context.Context, c valkey.Client, i int) ([]string, error) {
+	list, err := c.Do(ctx, c.B().Zrange().Key(r.share.names.indexAt(i)).Min("0").Max("-1").Build()).AsStrSlice()
+	if e, ok := valkey.IsValkeyErr(err); ok && strings.HasPrefix(e.Error(), "WRONGTYPE") {
+		r.link.badValues(1)
+		return nil, nil
+	}
+	return list, err
 }
 
 // readKeys reads lasting keys, or their histories.
@@ -253,6 +275,8 @@ func (r *follower) take(news []sharedRecord) {
 		}
 	}
 	r.link.badValues(bad)
+	r.taking.Lock()
+	defer r.taking.Unlock()
 	if len(sentences) > 0 {
 		r.g.hear(sentences, r.gone, r.generation)
 	}
