@@ -10,7 +10,10 @@ var sieveRows = []ReplyRow{
 	{"managesieve", "AUTH", "NO", "-", `(plaintext|cleartext) authentication (is )?(disallowed|disabled)`, "plaintext-auth"},
 	{"managesieve", "AUTH", "NO", "-", `aborted|client canceled|invalid base64|error in managesieve command`, "auth-aborted"},
 	{"managesieve", "AUTH", "NO", "-", `disabled|expired|locked|limit|too many|temporar|unavailable|try again|generic|layer|tls|ssl`, "neutral"},
-	// Pigeonhole, Cyrus: no code.
+	// Cyrus has one sentence for a wrong password and for trouble of its own.
+	// To count neither would leave it open to any number of guesses.
+	{"managesieve", "AUTH", "NO", "-", `^authentication error$`, "failure"},
+	// Pigeonhole: no code.
 	{"managesieve", "AUTH", "NO", "-", `fail|incorrect|invalid (user|login|cred)|denied`, "failure"},
 	{"managesieve", "AUTH", "OK", "", "", "success"},
 	{"managesieve", "AUTH", "", "", "", "neutral"},

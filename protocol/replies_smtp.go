@@ -64,6 +64,10 @@ var smtpRows = []ReplyRow{
 	{"smtp", "RCPT", "550", "5.7.54", "", "relay-denied"},
 	{"smtp", "RCPT", "550", "5.1.1", `not accepting email for domain`, "relay-denied"},
 	{"smtp", "RCPT", "5", "", `too many (bad recipients|failures|errors|invalid recipients)`, "too-many-errors"},
+	// Courier names the user: "550 User <x@example.test> unknown".
+	{"smtp", "RCPT", "550", "", `user <[^>]*> unknown`, "invalid-rcpt"},
+	// OpenSMTPD, of a name that its table of virtual users lacks.
+	{"smtp", "RCPT", "524", "5.2.4", `mailing list expansion problem`, "invalid-rcpt"},
 	// OpenSMTPD says the same for an unknown user and for a domain that it does
 	// not serve; Haraka's is "nobody wants this mail". The milder reading holds.
 	{"smtp", "RCPT", "550", "", `invalid recipient`, "invalid-rcpt"},
