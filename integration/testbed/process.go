@@ -17,7 +17,7 @@ type process struct {
 }
 
 // startProcess starts a child that the kernel ends when we die, with its output
-// in the file out.
+// in the file out. Attributes that cmd has already stay.
 func startProcess(out string, cmd *exec.Cmd) (*process, error) {
 	file, err := os.OpenFile(out, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
 	if err != nil {
@@ -27,7 +27,9 @@ func startProcess(out string, cmd *exec.Cmd) (*process, error) {
 	cmd.Stdout, cmd.Stderr = file, file
 	// A group of its own keeps a Ctrl-C at the terminal from stopping the
 	// servers before the tests that use them.
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGTERM}
+	if cmd.SysProcAttr == nil {
+		cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGTERM}
+	}
 	if err := cmd.Start(); err != nil {
 		return nil, fmt.Errorf("start %s: %w", cmd.Path, err)
 	}
