@@ -253,7 +253,7 @@ func (g *Guard) claims(set *settings, t *try, now time.Time, simulated Decision)
 func (g *Guard) spray(out []claim, c claim, t *try, now time.Time) []claim {
 	for _, login := range t.logins {
 		if !g.places.everFrom(login, t.addr, now.UnixMilli()) {
-			c.value = mix(0, login)
+			c.value = g.distinct(login)
 			out = append(out, c)
 		}
 	}

@@ -84,13 +84,13 @@ func awaitDurable(written <-chan struct{}) {
 	}
 }
 
-// exempt tells whether a key's address may not be banned: it is allowed, or
-// it is a peer that sends PROXY headers.
+// exempt tells whether a key's addresses may not be banned: all of them are
+// allowed. If only some are, those are let in whatever bans there are.
 func (g *Guard) exempt(k key, now time.Time) bool {
 	if k.kind != byAddress && k.kind != byNetwork {
 		return false
 	}
-	return g.index.allowed(k.prefix.Addr(), now.UnixMilli())
+	return g.index.allowedAll(k.prefix, now.UnixMilli())
 }
 
 // enforceLocked puts an active sentence into the tables.
@@ -194,14 +194,25 @@ func (g *Guard) order(k sentenceKey, r *rule, now time.Time, reason string) (Ban
 }
 
 // expire announces bans that have ended, and forgets history that is over.
+//
+// Many may end at one moment, those of an import for instance. New bans must
+// not wait for all of them.
 func (g *Guard) expire(now int64) {
+	for g.expireSome(now) {
+	}
+}
+
+// expireBatch is how many sentences end before a new one may begin.
+const expireBatch = 256
+
+func (g *Guard) expireSome(now int64) (more bool) {
 	g.changes.Lock()
 	defer g.changes.Unlock()
-	for {
+	for range expireBatch {
 		g.mu.Lock()
 		if len(g.sentences.due) == 0 || g.sentences.due[0].next() > now {
 			g.mu.Unlock()
-			return
+			return false
 		}
 		s := g.sentences.due[0]
 		if !s.active {
@@ -220,6 +231,7 @@ func (g *Guard) expire(now int64) {
 		g.log.Info("un"+line.Kind, "target", line.Target, "scope", line.Scope, "rule", line.Rule, "why", "ended")
 		g.tellBan("un", &line)
 	}
+	return true
 }
 
 // bannedAnywhere tells whether an address is banned in any scope.

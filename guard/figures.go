@@ -57,6 +57,11 @@ const (
 	// dropped at accept: it gets a soft ban instead.
 	knownFor = 30 * 24 * time.Hour
 
+	// maxKnown bounds the addresses, and the networks, that are remembered for
+	// it, some 60 bytes each: with one account and a large IPv6 network
+	// somebody could log in from as many as he likes.
+	maxKnown = 500_000
+
 	// historyFactor is how long a ban is remembered for growth, in lengths of
 	// the ban, counted from its end (fail2ban's outDatedFactor).
 	historyFactor = 3

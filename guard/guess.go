@@ -81,6 +81,16 @@ func mix(seed uint32, text string) uint32 {
 	return max(h.Sum32(), 1)
 }
 
+// distinct gives the value by which a login or recipient is counted once. It is
+// keyed: who could find names with one value would try them all for the price
+// of one.
+func (g *Guard) distinct(text string) uint32 {
+	mac := hmac.New(sha256.New, g.hashKey)
+	mac.Write([]byte("distinct\x00"))
+	mac.Write([]byte(text))
+	return max(binary.BigEndian.Uint32(mac.Sum(nil)), 1)
+}
+
 // prepareStore makes the store's directory, and gives the key that guesses are
 // hashed with.
 func prepareStore(c StoreConfig) ([]byte, error) {

@@ -160,6 +160,16 @@ func (x *index) allowed(a netip.Addr, now int64) bool {
 	return ok
 }
 
+// allowedAll tells whether one allow entry covers all of a network.
+func (x *index) allowedAll(p netip.Prefix, now int64) bool {
+	for _, until := range x.allow.Load().Supernets(p) {
+		if until > now {
+			return true
+		}
+	}
+	return false
+}
+
 // empty tells that nothing is banned.
 func (x *index) empty() bool { return len(*x.scopes.Load()) == 0 }
 

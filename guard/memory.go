@@ -149,7 +149,11 @@ func (l *memoryLedger) chargeLocked(now int64, claims []claim, ev *Event) []tota
 	for i := range claims {
 		c := &claims[i]
 		e, w := l.windowLocked(now, c)
-		w.charge(mark{at: now, points: c.points, value: c.value, hard: c.hard, ev: ev}, c.keep)
+		m := mark{at: now, points: c.points, value: c.value, hard: c.hard, ev: ev}
+		if c.good {
+			m.ev = nil // nobody is ever asked to explain them
+		}
+		w.charge(m, c.keep)
 		l.dirty[c.key] = struct{}{}
 		t := total{key: c.key, rule: c.rule, sum: w.sum, limit: c.limit}
 		if !c.good && !w.tripped && e.trips(w, c) {

@@ -71,9 +71,28 @@ func (p *places) add(login string, addr netip.Prefix, now int64) {
 }
 
 func (p *places) seenLocked(addr netip.Prefix, at int64) {
-	n := network(addr.Addr())
-	p.addrs[addr] = max(p.addrs[addr], at)
-	p.nets[n] = max(p.nets[n], at)
+	rememberKnown(p.addrs, addr, at, maxKnown)
+	rememberKnown(p.nets, network(addr.Addr()), at, maxKnown)
+}
+
+// rememberKnown notes a success. If there are too many, one of a few is
+// forgotten whose success is longest ago.
+func rememberKnown(m map[netip.Prefix]int64, k netip.Prefix, at int64, most int) {
+	have, known := m[k]
+	if !known && len(m) >= most {
+		var victim netip.Prefix
+		oldest, n := int64(forever), 0
+		for k, at := range m {
+			if at < oldest {
+				victim, oldest = k, at
+			}
+			if n++; n == evictSample {
+				break
+			}
+		}
+		delete(m, victim)
+	}
+	m[k] = max(have, at)
 }
 
 // evictLocked forgets the login of a few whose last success is longest ago.

@@ -73,9 +73,9 @@ func (g *Guard) eventClaim(set *settings, r *rule, o *Origin, ev *Event) (claim,
 	}
 	switch {
 	case r.distinct == distinctRecipient && ev.Recipient != "" && ev.Kind != protocol.RelayDenied:
-		c.value = mix(0, ev.Recipient)
+		c.value = g.distinct(ev.Recipient)
 	case r.distinct == distinctLogin && ev.Login != "":
-		c.value = mix(0, ev.Login)
+		c.value = g.distinct(ev.Login)
 	}
 	addr := set.widths.address(o.Addr)
 	switch r.key {

@@ -79,21 +79,25 @@ func (g *Guard) finish(a *Attempt, out protocol.Outcome, now time.Time) {
 	g.queues.settled(a.claims)
 }
 
-// succeed makes the place familiar to all logins of the credential and clears
-// what they had at this address. It does not clear the address: who has one
-// account of his own must not reset his score with it.
+// succeed makes the place familiar to the login whose password the server has
+// checked, and clears what it had at this address. It does not do so for the
+// credential's other names, which some servers take no notice of: who has an
+// account of his own would become familiar to anybody's by naming him as
+// authorisation identity. Nor does it clear the address: who has one account
+// must not reset his score with it.
 func (g *Guard) succeed(set *settings, t *try, now time.Time) {
 	ms := now.UnixMilli()
 	g.stats.falseBans.succeeded(t.addr, ms)
-	for i, login := range t.logins {
-		if set.cfg.Familiar > 0 {
-			g.places.add(login, t.addr, ms)
-		}
-		all := func(string) bool { return true }
-		g.ledger.clear(key{kind: byPair, prefix: t.addr, login: login}, all)
-		if t.familiar[i] == familiarNetwork {
-			g.ledger.clear(t.pairKey(i), all)
-		}
+	if len(t.logins) == 0 {
+		return
+	}
+	if set.cfg.Familiar > 0 {
+		g.places.add(t.logins[0], t.addr, ms)
+	}
+	all := func(string) bool { return true }
+	g.ledger.clear(key{kind: byPair, prefix: t.addr, login: t.logins[0]}, all)
+	if t.familiar[0] == familiarNetwork {
+		g.ledger.clear(t.pairKey(0), all)
 	}
 }
 

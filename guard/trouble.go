@@ -24,6 +24,11 @@ type upstream struct {
 	// pairs are the latest outcomes of familiar pairs, one for each login and
 	// network.
 	pairs map[pairID]pairOutcome
+	// failing is how many of pairs failed; looked is when they were last gone
+	// through, with how many failing and what came of it.
+	failing, lookedFailing int
+	looked                 int64
+	pairsSick              bool
 	// answers are the last two addresses that had a definite answer.
 	answers [2]answer
 
@@ -80,9 +85,22 @@ func (tr *trouble) answered(t *try, ok bool, now int64) {
 	for _, login := range t.logins {
 		if len(u.pairs) >= maxGuesses {
 			clear(u.pairs)
+			u.failing = 0
 		}
-		u.pairs[pairID{login, t.net}] = pairOutcome{now, ok}
+		id := pairID{login, t.net}
+		u.forget(id)
+		u.pairs[id] = pairOutcome{now, ok}
+		if !ok {
+			u.failing++
+		}
 	}
+}
+
+func (u *upstream) forget(id pairID) {
+	if o, known := u.pairs[id]; known && !o.ok {
+		u.failing--
+	}
+	delete(u.pairs, id)
 }
 
 // answeredOther tells whether another address had a definite answer lately.
@@ -114,11 +132,23 @@ func (u *upstream) sick(now int64) bool {
 	if u.failedDials >= troubleDials {
 		return true
 	}
+	// Every dial asks. The pairs are gone through when another one fails, and
+	// else once a second, not for each connection.
+	if u.failing == u.lookedFailing && now-u.looked < time.Second.Milliseconds() {
+		return u.pairsSick
+	}
+	u.pairsSick = u.failing >= troubleLogins && u.sickPairs(now)
+	u.looked, u.lookedFailing = now, u.failing
+	return u.pairsSick
+}
+
+// sickPairs tells whether familiar pairs fail en masse.
+func (u *upstream) sickPairs(now int64) bool {
 	failed, all := 0, 0
 	logins, nets := map[string]bool{}, map[netip.Prefix]bool{}
 	for id, o := range u.pairs {
 		if now-o.at > troubleWindow.Milliseconds() {
-			delete(u.pairs, id)
+			u.forget(id)
 			continue
 		}
 		if all++; !o.ok {
