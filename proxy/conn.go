@@ -58,6 +58,7 @@ type conn struct {
 	delay   time.Duration // how long the next answer is to be held back
 	place   int32         // in the lot, while parked
 	drip    drip          // the sweeper's
+	deaf    bool          // a write to the client has failed
 
 	// What the sweeper and cuts look at without waiting for mu.
 	phase         atomic.Uint32

@@ -150,7 +150,7 @@ func (l *listener) accept(s *Server) {
 		case unix.ECONNABORTED, unix.EINTR:
 			continue
 		}
-		s.acceptFailed(l, acceptErr)
+		s.acceptFailed(l.service.Load(), acceptErr)
 		select {
 		case <-s.ctx.Done():
 			return
@@ -196,7 +196,7 @@ func (s *Server) arrive(svc *service, fd int, peer netip.AddrPort) {
 	}
 	tcp, err := adopt(fd)
 	if err != nil {
-		s.log.Error("connection lost", "listener", svc.Name, "error", err)
+		s.acceptFailed(svc, err)
 		return
 	}
 	c := s.newConn(svc, tcp, peer)
@@ -268,7 +268,7 @@ func adopt(fd int) (*net.TCPConn, error) {
 }
 
 // acceptFailed says once a minute that connections cannot be taken.
-func (s *Server) acceptFailed(l *listener, err error) {
+func (s *Server) acceptFailed(svc *service, err error) {
 	now := moment()
 	last := s.acceptWarned.Load()
 	if now-last < int64(time.Minute) && last != 0 || !s.acceptWarned.CompareAndSwap(last, now) {
@@ -278,5 +278,5 @@ func (s *Server) acceptFailed(l *listener, err error) {
 	if errors.Is(err, unix.EMFILE) || errors.Is(err, unix.ENFILE) {
 		hint = "raise LimitNOFILE; every connection needs two descriptors"
 	}
-	s.log.Error("connections cannot be accepted", "listener", l.service.Load().Name, "error", err, "hint", hint)
+	s.log.Error("connections cannot be accepted", "listener", svc.Name, "error", err, "hint", hint)
 }

@@ -199,6 +199,11 @@ func (c *conn) showServer(server *end) bool {
 		}
 		c.deliver(in, pass, &step)
 		pass = 0
+		if c.abandoned() {
+			c.mu.Unlock()
+			c.stop("client-gone", nil)
+			return false
+		}
 		if c.cutLater.Load() && c.gate.open() {
 			c.mu.Unlock()
 			c.cut(protocol.SayBanned, "banned", gateReply)
@@ -223,8 +228,9 @@ func (c *conn) showServer(server *end) bool {
 
 // deliver writes what a step lets pass and what we say ourselves. It is called
 // with mu held and returns with mu held, but lets go of it while it writes;
-// the pens it needs are taken before that. A side that cannot be written to is
-// left to the goroutine that reads from it. It returns whether it let go of mu.
+// the pens it needs are taken before that. A server that cannot be written to is
+// left to the goroutine that reads from it; for a client see abandoned. It
+// returns whether it let go of mu.
 func (c *conn) deliver(in *input, pass int, step *protocol.Step) bool {
 	fromClient := in == &c.client.in
 	toServer, toClient := step.ToServer, step.ToClient
@@ -241,6 +247,7 @@ func (c *conn) deliver(in *input, pass int, step *protocol.Step) bool {
 	server := c.server
 	useServer := server != nil && (len(toServer) > 0 || fromClient && pass > 0)
 	useClient := len(toClient) > 0 || !fromClient && pass > 0
+	deaf := false
 	if useClient {
 		c.clientPen.Lock()
 	}
@@ -257,9 +264,9 @@ func (c *conn) deliver(in *input, pass int, step *protocol.Step) bool {
 	}
 	if useClient {
 		if !fromClient {
-			c.writeHeld(c.client, forwarded)
+			deaf = !c.writeHeld(c.client, forwarded)
 		}
-		c.writeHeld(c.client, toClient)
+		deaf = !c.writeHeld(c.client, toClient) || deaf
 		c.clientPen.Unlock()
 	}
 	in.use(pass)
@@ -267,7 +274,20 @@ func (c *conn) deliver(in *input, pass int, step *protocol.Step) bool {
 		in.use(step.Take)
 	}
 	c.mu.Lock()
+	c.deaf = c.deaf || deaf
 	return true
+}
+
+// abandoned tells whether the client takes nothing any more and nothing is
+// under way that is worth waiting for: its reset shows as the end of its bytes
+// where a write has met it first, and a server that talks on would be listened
+// to for as long as it does. It is called with mu held.
+func (c *conn) abandoned() bool {
+	switch protocol.Phase(c.phase.Load()) {
+	case protocol.Judged, protocol.Final:
+		return false
+	}
+	return c.deaf
 }
 
 // writeHeld writes with the side's pen in hand. Once a last word is due

@@ -12,6 +12,7 @@ import (
 	"net"
 	"os"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"mailreeve/protocol"
@@ -80,6 +81,9 @@ func (u *upstream) dial(ctx context.Context, f *facts) (server *end, greeting []
 		}
 		if ctx.Err() != nil {
 			return nil, nil, "", ctx.Err()
+		}
+		if errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ENFILE) {
+			return nil, nil, "", fmt.Errorf("%w: %w", errNoServer, err) // our own want: the server may be well
 		}
 		u.metrics.dials.WithLabelValues(u.Name, "failed").Inc()
 		u.failed(i, err)
