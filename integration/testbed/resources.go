@@ -1,0 +1,44 @@
+package testbed
+
+import (
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// RSS is how much memory mailreeve has in use now, in bytes.
+func (p *Proxy) RSS() int {
+	p.t.Helper()
+	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", p.proc.cmd.Process.Pid))
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	_, rest, _ := strings.Cut(string(status), "VmRSS:")
+	kib, err := strconv.Atoi(strings.Fields(rest)[0])
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	return kib << 10
+}
+
+// LimitFiles sets how many descriptors mailreeve may have open.
+func (p *Proxy) LimitFiles(n int) {
+	p.t.Helper()
+	limit := unix.Rlimit{Cur: uint64(n), Max: 20000}
+	if err := unix.Prlimit(p.proc.cmd.Process.Pid, unix.RLIMIT_NOFILE, &limit, nil); err != nil {
+		p.t.Fatal(err)
+	}
+}
+
+// Files is how many descriptors mailreeve has open.
+func (p *Proxy) Files() int {
+	p.t.Helper()
+	list, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", p.proc.cmd.Process.Pid))
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	return len(list)
+}
