@@ -245,6 +245,10 @@ func (f *fleet) beat(ctx context.Context, c valkey.Client, counts *uint64) (lost
 // reconcile tells the store what it has missed, and after a loss also what it
 // has lost. The link is up when it knows all.
 func (f *fleet) reconcile(ctx context.Context, c valkey.Client, lost bool) error {
+	// The script is sent now, and not with the first credentials at once.
+	if _, err := f.ledger.store.read(ctx, c, key{kind: byLogin}, f.link.now()); err != nil {
+		return err
+	}
 	steps, again := 0, true
 	for {
 		n, err := f.ledger.replay(ctx, c, again)

@@ -35,6 +35,11 @@ type fleetLedger struct {
 	// late is told what the store says about steps that it was told late.
 	late func(ev *Event, totals []total)
 
+	// gate bounds the calls under way. A burst of connections must not make
+	// the store so slow for its own callers that they give it up and count
+	// alone: the time at the gate is no silence of the store.
+	gate chan struct{}
+
 	mu sync.Mutex
 	// holds are this node's reservations by name, for their leases.
 	holds map[string]held
@@ -69,6 +74,10 @@ const (
 	// away: replication lags less, or the replica is not worth promoting.
 	resendWithin = 30 * time.Second
 	maxSent      = 20_000
+	// maxCalls is how many calls a node has under way at most: two nodes keep a
+	// store's core busy with it, and with a hundred nodes in a burst at once
+	// a call still takes less than the timeout.
+	maxCalls = 4
 	// closedFor is for how long nobody gets points of a window whose sentence
 	// has just been pronounced. The word of it takes milliseconds; a node that
 	// stalls for longer than this lets through what the limit allows once more.
@@ -78,6 +87,7 @@ const (
 func newFleetLedger(local *memoryLedger, k *link, n names, split bool, rules func() []string, late func(*Event, []total)) *fleetLedger {
 	return &fleetLedger{
 		local: local, link: k, rules: rules, late: late, holds: make(map[string]held), tripped: make(map[windowID]bool),
+		gate:    make(chan struct{}, maxCalls),
 		records: newScript(recordsScript), store: counters{names: n, script: newScript(ledgerScript), split: split, bad: k.badValues},
 	}
 }
@@ -91,7 +101,12 @@ func (l *fleetLedger) own(at int64) int64 { return at - l.link.ahead.Load() }
 // do makes a call to the store, for at most the time that a credential may
 // wait. It fails at once while the store is away.
 func (l *fleetLedger) do(f func(ctx context.Context, c valkey.Client) error) error {
-	c := l.link.client()
+	if l.link.client() == nil {
+		return errAway
+	}
+	l.gate <- struct{}{}
+	defer func() { <-l.gate }()
+	c := l.link.client() // it may have gone away meanwhile
 	if c == nil {
 		return errAway
 	}
