@@ -30,7 +30,7 @@
 // # Limits
 //
 // Tables are bounded, see [Config] and figures.go; bans are not. A ban costs
-// 32 to 64 bytes in the index and about 500 in the tables that operators read,
+// 34 to 68 bytes in the index and about 290 in the tables that operators read,
 // without its evidence; a tracked address with one failure costs about 1.4 KiB
 // with its network and its evidence (BenchmarkTrackedAddress).
 package guard
