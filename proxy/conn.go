@@ -36,6 +36,8 @@ type conn struct {
 	cancel   context.CancelFunc
 	client   *end
 
+	all, kin link // in the registry: of all, and of those of its address
+
 	clientPen sync.Mutex
 	serverPen sync.Mutex
 

@@ -111,7 +111,7 @@ func (s *Server) drain(ctx context.Context) error {
 	tick := time.NewTicker(50 * time.Millisecond)
 	defer tick.Stop()
 	for {
-		list := s.conns.list()
+		list := s.conns.list(nil)
 		if len(list) == 0 {
 			return nil
 		}

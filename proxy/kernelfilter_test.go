@@ -307,7 +307,7 @@ func TestKernelFilterObeysTheGuard(t *testing.T) {
 	})
 	bad := b.dial("127.0.0.9")
 	bad.expect("* OK")
-	for _, c := range b.server.conns.list() {
+	for _, c := range b.server.conns.list(nil) {
 		if filter := socketFilter(t, c.client.tcp); filter != nil {
 			t.Errorf("an accepted socket has a filter: %v", filter)
 		}

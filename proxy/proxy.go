@@ -265,7 +265,7 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	s.draining.Store(true)
 	err := s.drain(ctx)
 	s.stop()
-	for _, c := range s.conns.list() {
+	for _, c := range s.conns.list(nil) {
 		c.end("shutdown")
 	}
 	s.running.Wait()
@@ -325,7 +325,7 @@ func (s *Server) Status() Status {
 	var dropped map[string]uint64
 	st.KernelFilter, dropped = s.filter.status()
 	open := map[string]int{}
-	for _, c := range s.conns.list() {
+	for _, c := range s.conns.list(nil) {
 		st.Connections++
 		open[c.service.Name]++
 		if c.authenticated.Load() {

@@ -2,22 +2,27 @@ package proxy
 
 import (
 	"net/netip"
+	"slices"
 	"sync"
 
 	"mailreeve/guard"
 )
 
 // registry knows every open connection, and those of each address. An IPv6
-// /64 counts as one address, as it does for the guard.
+// /64 counts as one address, as it does for the guard. The connections are
+// themselves the links of its lists: with thousands of them, maps would take
+// more memory than their protocols' state.
 type registry struct {
-	mu   sync.Mutex
-	all  map[*conn]struct{}
-	from map[netip.Addr]map[*conn]struct{}
+	mu    sync.Mutex
+	first *conn // of all
+	open  int
+	from  map[netip.Addr]*conn // the first of each address
 }
 
-func newRegistry() *registry {
-	return &registry{all: map[*conn]struct{}{}, from: map[netip.Addr]map[*conn]struct{}{}}
-}
+// A link is a connection's place in one of the registry's lists.
+type link struct{ next, prev *conn }
+
+func newRegistry() *registry { return &registry{from: map[netip.Addr]*conn{}} }
 
 // sourceKey is what connections are gathered under.
 func sourceKey(a netip.Addr) netip.Addr {
@@ -36,13 +41,17 @@ func sourceKey(a netip.Addr) netip.Addr {
 func (r *registry) add(c *conn, limit, perAddress int) (reason string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if limit > 0 && len(r.all) >= limit {
+	if limit > 0 && r.open >= limit {
 		return "limit"
 	}
-	if perAddress > 0 && len(r.from[sourceKey(c.origin.Addr)]) >= perAddress {
+	if r.crowdedLocked(c.origin.Addr, perAddress) {
 		return "address-limit"
 	}
-	r.all[c] = struct{}{}
+	r.open++
+	if r.first != nil {
+		r.first.all.prev = c
+	}
+	c.all.next, r.first = r.first, c
 	r.enterLocked(c)
 	return ""
 }
@@ -54,49 +63,80 @@ func (r *registry) readdress(c *conn, a netip.Addr, perAddress int) (reason stri
 	defer r.mu.Unlock()
 	r.leaveLocked(c)
 	c.origin.Addr = a
-	if perAddress > 0 && len(r.from[sourceKey(a)]) >= perAddress {
+	if r.crowdedLocked(a, perAddress) {
 		reason = "address-limit"
 	}
 	r.enterLocked(c)
 	return reason
 }
 
+// remove takes out a connection that was entered.
 func (r *registry) remove(c *conn) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	delete(r.all, c)
+	r.open--
+	if c.all.next != nil {
+		c.all.next.all.prev = c.all.prev
+	}
+	if c.all.prev != nil {
+		c.all.prev.all.next = c.all.next
+	} else {
+		r.first = c.all.next
+	}
+	c.all = link{}
 	r.leaveLocked(c)
+}
+
+// crowdedLocked tells whether an address has as many connections as it may.
+func (r *registry) crowdedLocked(a netip.Addr, perAddress int) bool {
+	if perAddress <= 0 {
+		return false
+	}
+	n := 0
+	for c := r.from[sourceKey(a)]; c != nil && n < perAddress; c = c.kin.next {
+		n++
+	}
+	return n >= perAddress
 }
 
 func (r *registry) enterLocked(c *conn) {
 	key := sourceKey(c.origin.Addr)
-	if r.from[key] == nil {
-		r.from[key] = map[*conn]struct{}{}
+	head := r.from[key]
+	if head != nil {
+		head.kin.prev = c
 	}
-	r.from[key][c] = struct{}{}
+	c.kin.next, r.from[key] = head, c
 }
 
 func (r *registry) leaveLocked(c *conn) {
+	if c.kin.next != nil {
+		c.kin.next.kin.prev = c.kin.prev
+	}
 	key := sourceKey(c.origin.Addr)
-	delete(r.from[key], c)
-	if len(r.from[key]) == 0 {
+	switch {
+	case c.kin.prev != nil:
+		c.kin.prev.kin.next = c.kin.next
+	case c.kin.next != nil:
+		r.from[key] = c.kin.next
+	default:
 		delete(r.from, key)
 	}
+	c.kin = link{}
 }
 
 // count is how many are open.
 func (r *registry) count() int {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return len(r.all)
+	return r.open
 }
 
-// list gives every connection.
-func (r *registry) list() []*conn {
+// list appends every connection to a slice.
+func (r *registry) list(list []*conn) []*conn {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	list := make([]*conn, 0, len(r.all))
-	for c := range r.all {
+	list = slices.Grow(list, r.open)
+	for c := r.first; c != nil; c = c.all.next {
 		list = append(list, c)
 	}
 	return list
@@ -108,19 +148,18 @@ func (r *registry) concerned(ch guard.Change) []*conn {
 	var list []*conn
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	add := func(set map[*conn]struct{}) {
-		for c := range set {
+	if p.Addr().Is4() && p.Bits() == 32 || p.Addr().Is6() && p.Bits() >= 64 {
+		for c := r.from[sourceKey(p.Addr())]; c != nil; c = c.kin.next {
 			if ch.Covers(&c.origin) {
 				list = append(list, c)
 			}
 		}
-	}
-	if p.Addr().Is4() && p.Bits() == 32 || p.Addr().Is6() && p.Bits() >= 64 {
-		add(r.from[sourceKey(p.Addr())])
 		return list
 	}
-	for _, set := range r.from {
-		add(set)
+	for c := r.first; c != nil; c = c.all.next {
+		if ch.Covers(&c.origin) {
+			list = append(list, c)
+		}
 	}
 	return list
 }

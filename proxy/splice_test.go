@@ -189,7 +189,7 @@ func TestSpliceADownload(t *testing.T) {
 		c.expect(")")
 		c.expect("b OK")
 	}
-	for _, c := range b.server.conns.list() {
+	for _, c := range b.server.conns.list(nil) {
 		if n := c.bytesOut.Load(); n < int64(3*len(body)) {
 			t.Errorf("%d bytes were counted, want more than %d", n, 3*len(body))
 		}

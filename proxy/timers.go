@@ -19,6 +19,7 @@ func (s *Server) sweep() {
 	defer s.running.Done()
 	tick := time.NewTicker(sweepEvery)
 	defer tick.Stop()
+	var list []*conn
 	for {
 		select {
 		case <-s.ctx.Done():
@@ -26,13 +27,15 @@ func (s *Server) sweep() {
 		case <-tick.C:
 		}
 		now := moment()
-		for _, c := range s.conns.list() {
+		list = s.conns.list(list[:0])
+		for _, c := range list {
 			if why := c.overdue(now); why != "" && c.timedOut.CompareAndSwap(false, true) {
 				s.running.Go(func() { c.timeUp(why) })
 			} else if c.mayRest(now) {
 				c.rest()
 			}
 		}
+		clear(list) // it must not keep those alive that end
 	}
 }
 
