@@ -35,6 +35,7 @@ func serveVerb(*flag.FlagSet) action {
 		log.Info("serving", "version", buildVersion().String(), "config", in.config,
 			"listeners", len(c.Listeners), "admin", c.Admin.Socket, "metrics", c.Admin.Metrics)
 		tellSystemd(log, sd.SdNotifyReady)
+		go keepMemory(ctx)
 		d.obey(ctx, hup)
 		tellSystemd(log, sd.SdNotifyStopping)
 		log.Info("draining", "at_most", c.Timeouts.Drain.String())
