@@ -47,6 +47,7 @@ func (d *daemon) routes() []route {
 		{"GET /v1/version", func(*http.Request) (any, error) { return buildVersion(), nil }},
 		{"GET /v1/bans", d.apiBans},
 		{"POST /v1/bans", d.apiBan},
+		{"POST /v1/import", d.apiImport},
 		{"POST /v1/unban", d.apiUnban},
 		{"GET /v1/allowed", func(*http.Request) (any, error) { return orEmpty(d.guard.Allowed()), nil }},
 		{"POST /v1/allow", d.apiAllow},
@@ -63,7 +64,11 @@ func (d *daemon) api() http.Handler {
 	mux := http.NewServeMux()
 	for _, r := range d.routes() {
 		mux.HandleFunc(r.pattern, func(w http.ResponseWriter, req *http.Request) {
-			req.Body = http.MaxBytesReader(w, req.Body, maxRequest)
+			most := int64(maxRequest)
+			if req.URL.Path == "/v1/import" {
+				most = maxImportRequest
+			}
+			req.Body = http.MaxBytesReader(w, req.Body, most)
 			answer, err := r.serve(req)
 			if err != nil {
 				writeAPIError(w, err)
@@ -265,17 +270,28 @@ func (d *daemon) apiReload(*http.Request) (any, error) {
 // what comes then is lost to it, and it is told how much.
 const followBuffer = 4096
 
-// A lostEvents line stands in the stream of events where some are missing.
+// A lostEvents line stands in the stream of events, and in the event log, where
+// some are missing.
 type lostEvents struct {
-	Lost int64 `json:"lost"`
+	Time time.Time `json:"time,omitzero"`
+	Lost int64     `json:"lost"`
 }
 
-// apiEvents streams events, one JSON value a line, until the client leaves or
-// the program ends.
+// apiEvents streams events, one JSON value a line: the latest, and those that
+// come until the client leaves or the program ends.
 func (d *daemon) apiEvents(w http.ResponseWriter, r *http.Request) {
+	q := r.URL.Query()
+	past := 0
+	if q.Has("past") {
+		var err error
+		if past, err = numberParam(q, "past", 0, recentEvents); err != nil {
+			writeAPIError(w, err)
+			return
+		}
+	}
 	events := make(chan guard.News, followBuffer)
 	var lost atomic.Int64
-	stop := d.guard.Follow(func(e guard.News) {
+	latest, stop := d.events.follow(past, func(e guard.News) {
 		select {
 		case events <- e:
 		default:
@@ -285,6 +301,14 @@ func (d *daemon) apiEvents(w http.ResponseWriter, r *http.Request) {
 	defer stop()
 	w.Header().Set("Content-Type", "application/x-ndjson")
 	out, flush := json.NewEncoder(w), http.NewResponseController(w)
+	for _, e := range latest {
+		if err := out.Encode(e); err != nil {
+			return
+		}
+	}
+	if q.Get("follow") == "false" {
+		return
+	}
 	for {
 		if err := flush.Flush(); err != nil {
 			return
@@ -292,7 +316,7 @@ func (d *daemon) apiEvents(w http.ResponseWriter, r *http.Request) {
 		select {
 		case e := <-events:
 			if n := lost.Swap(0); n > 0 {
-				_ = out.Encode(lostEvents{n})
+				_ = out.Encode(lostEvents{time.Now(), n})
 			}
 			if err := out.Encode(e); err != nil {
 				return

@@ -28,6 +28,7 @@ type Config struct {
 	Upstreams    []proxy.Upstream    `toml:"upstream"`
 	Listeners    []proxy.Listener    `toml:"listener"`
 	Guard        guard.Config        `toml:"guard"`
+	Events       EventsConfig        `toml:"events"`
 	Timeouts     proxy.Timeouts      `toml:"timeouts"`
 	Limits       proxy.Limits        `toml:"limits"`
 	Enforce      proxy.Enforce       `toml:"enforce"`
@@ -73,6 +74,7 @@ func defaultConfig() Config {
 		Timeouts: proxy.DefaultTimeouts(),
 		Limits:   proxy.DefaultLimits(),
 		Enforce:  proxy.DefaultEnforce(),
+		Events:   defaultEvents(),
 	}
 }
 
@@ -127,6 +129,9 @@ func (c *Config) check() error {
 		return err
 	}
 	if err := c.Admin.check(); err != nil {
+		return err
+	}
+	if err := c.Events.check(); err != nil {
 		return err
 	}
 	if len(c.Listeners) == 0 {

@@ -25,6 +25,7 @@ type daemon struct {
 	guard   *guard.Guard
 	proxy   *proxy.Server
 	names   *resolver
+	events  eventHub
 	metrics *metrics
 
 	// cancel ends what runs beside the proxy; running waits for it.
@@ -76,7 +77,7 @@ func (d *daemon) open(ctx, beside context.Context) (err error) {
 	if d.proxy, err = proxy.New(d.config.proxyConfig(), d.guard, d.log); err != nil {
 		return err
 	}
-	d.metrics = newMetrics(d.guard, d.proxy)
+	d.metrics = newMetrics(d.guard, d.proxy, &d.events)
 	d.serveHTTP(beside, admin, d.api())
 	if d.config.Admin.Metrics != "" {
 		l, err := net.Listen("tcp", d.config.Admin.Metrics)
@@ -98,6 +99,12 @@ func (d *daemon) openGuard(ctx, beside context.Context) error {
 	if d.guard, err = guard.Open(d.config.Guard, opt); err != nil {
 		return fmt.Errorf("open the guard: %w", err)
 	}
+	log, err := openEventLog(d.config.Events, &d.events, d.log)
+	if err != nil {
+		return err
+	}
+	d.events.log.Store(log)
+	d.guard.Follow(d.events.note) // until the guard is closed
 	d.names = newResolver(d.guard.SetAllowedNames, d.log)
 	d.names.watch(d.config.Guard.AllowedNames())
 	d.running.Go(func() { d.names.run(beside) })
@@ -150,7 +157,7 @@ func (d *daemon) closeGuard() error {
 	if d.guard == nil {
 		return nil
 	}
-	return d.guard.Close()
+	return errors.Join(d.guard.Close(), d.events.use(nil))
 }
 
 func (d *daemon) current() *Config {

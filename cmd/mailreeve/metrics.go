@@ -22,7 +22,7 @@ type metrics struct {
 	reloadOKTime prometheus.Gauge
 }
 
-func newMetrics(g *guard.Guard, p *proxy.Server) *metrics {
+func newMetrics(g *guard.Guard, p *proxy.Server, events *eventHub) *metrics {
 	m := &metrics{
 		registry: prometheus.NewRegistry(),
 		reloadOK: prometheus.NewGauge(prometheus.GaugeOpts{
@@ -45,8 +45,29 @@ func newMetrics(g *guard.Guard, p *proxy.Server) *metrics {
 	build.Set(1)
 	m.registry.MustRegister(build, m.reloadOK, m.reloadOKTime, g, p,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	m.registry.MustRegister(events.collectors()...)
 	m.reloaded(nil)
 	return m
+}
+
+// collectors are the event log's metrics.
+func (h *eventHub) collectors() []prometheus.Collector {
+	return []prometheus.Collector{
+		prometheus.NewCounterFunc(prometheus.CounterOpts{
+			Name: "mailreeve_event_log_written_total", Help: "Events written to the event log.",
+		}, func() float64 { return float64(h.written.Load()) }),
+		prometheus.NewCounterFunc(prometheus.CounterOpts{
+			Name: "mailreeve_event_log_dropped_total", Help: "Events that the event log has lost.",
+		}, func() float64 { return float64(h.dropped.Load()) }),
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+			Name: "mailreeve_event_log_healthy", Help: "Whether the event log, if there is one, takes writes.",
+		}, func() float64 {
+			if h.failing.Load() {
+				return 0
+			}
+			return 1
+		}),
+	}
 }
 
 // reloaded notes how a load of the configuration ended.

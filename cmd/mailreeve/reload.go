@@ -5,6 +5,8 @@ import (
 	"errors"
 	"reflect"
 	"time"
+
+	"mailreeve/guard"
 )
 
 // reload reads the configuration file again and puts it in place: all of it,
@@ -41,11 +43,22 @@ func (d *daemon) replaceConfig() error {
 	if err != nil {
 		oldOpt = opt // The old alias file is gone; the new one is nearest.
 	}
-	if err := d.guard.Reconfigure(next.Guard, opt); err != nil {
+	events := d.events.log.Load()
+	if next.Events != old.Events {
+		if events, err = openEventLog(next.Events, &d.events, d.log); err != nil {
+			return err
+		}
+	}
+	if err := d.takeOver(old, next, oldOpt, opt); err != nil {
+		if events != nil && next.Events != old.Events {
+			err = errors.Join(err, events.close())
+		}
 		return err
 	}
-	if err := d.proxy.Reload(next.proxyConfig()); err != nil {
-		return errors.Join(withPortHint(err), d.guard.Reconfigure(old.Guard, oldOpt))
+	if next.Events != old.Events {
+		if err := d.events.use(events); err != nil {
+			d.log.Warn("the old event log", "error", err)
+		}
 	}
 	d.names.watch(next.Guard.AllowedNames())
 	if level, err := next.Log.level(); err == nil {
@@ -54,6 +67,18 @@ func (d *daemon) replaceConfig() error {
 	d.mu.Lock()
 	d.config, d.loaded = next, time.Now()
 	d.mu.Unlock()
+	return nil
+}
+
+// takeOver puts guard and proxy under the next configuration, or leaves both
+// under the old.
+func (d *daemon) takeOver(old, next *Config, oldOpt, opt guard.Options) error {
+	if err := d.guard.Reconfigure(next.Guard, opt); err != nil {
+		return err
+	}
+	if err := d.proxy.Reload(next.proxyConfig()); err != nil {
+		return errors.Join(withPortHint(err), d.guard.Reconfigure(old.Guard, oldOpt))
+	}
 	return nil
 }
 

@@ -1,11 +1,7 @@
 package main
 
 import (
-	"bufio"
-	"encoding/json"
-	"errors"
 	"fmt"
-	"io"
 	"strings"
 
 	"mailreeve/guard"
@@ -35,14 +31,7 @@ func (in *invocation) showWhy(w guard.Why) {
 		in.printf("  was banned as %s by rule %s until %s; it counts for how long the next one is\n",
 			plain(b.Target), b.Rule, when(b.Until))
 	}
-	for _, s := range w.Scores {
-		in.printf("  %s of %s now, rule %s", points(s.Points), s.Limit, s.Rule)
-		if s.Pending > 0 {
-			in.printf(" (and %s for guesses that the server has not answered yet)", points(s.Pending))
-		}
-		in.printf("\n")
-		in.showScored(s.Events)
-	}
+	in.showScores(w.Target, w.Scores)
 	if len(w.Places) > 0 {
 		in.printf("  familiar places: %s\n", places(w.Places))
 	}
@@ -73,32 +62,4 @@ func about(e guard.Event) string {
 		}
 	}
 	return strings.Join(s, " ")
-}
-
-// copyEvents prints a stream of events.
-func (in *invocation) copyEvents(stream io.Reader) error {
-	lines := bufio.NewScanner(stream)
-	lines.Buffer(nil, maxRequest)
-	for lines.Scan() {
-		if in.json {
-			in.printf("%s\n", lines.Bytes())
-			continue
-		}
-		var e struct {
-			guard.Event
-			lostEvents
-		}
-		if err := json.Unmarshal(lines.Bytes(), &e); err != nil {
-			return fmt.Errorf("an event is not understood (another version of mailreeve?): %w", err)
-		}
-		if e.Lost > 0 {
-			in.printf("… %d events lost, they came faster than this could read\n", e.Lost)
-			continue
-		}
-		in.printf("%s  %-16s %-12s %-18s %s\n", when(e.Time), e.Kind, e.Listener, e.Addr, about(e.Event))
-	}
-	if err := lines.Err(); err != nil {
-		return err
-	}
-	return errors.New("mailreeve has ended the stream")
 }

@@ -22,13 +22,16 @@ func verbs() []verb {
 		{"status", "", "show what runs, who is connected, what is banned", statusVerb},
 		{"bans", "[NETWORK]", "list the bans in force", bansVerb},
 		{"ban", "ADDRESS|NETWORK...", "ban by hand", banVerb},
-		{"unban", "ADDRESS|NETWORK|LOGIN|all...", "lift bans and forget points and history", unbanVerb},
-		{"allow", "[ADDRESS|NETWORK]", "let an address in whatever it does, or open a guarded login; alone: list", allowVerb},
-		{"disallow", "ADDRESS|NETWORK|LOGIN", "take an allow entry away again", disallowVerb},
+		{"unban", "[ADDRESS|NETWORK|LOGIN|all...]", "lift bans and forget points and history", unbanVerb},
+		{"allow", "[ADDRESS|NETWORK...]", "let an address in whatever it does, or open a guarded login; alone: list", allowVerb},
+		{"disallow", "ADDRESS|NETWORK|LOGIN...", "take an allow entry away again", disallowVerb},
 		{"why", "ADDRESS|NETWORK|LOGIN", "explain where someone stands: events, points, how they add up", whyVerb},
 		{"logins", "", "list the guarded logins and their familiar places", loginsVerb},
 		{"top", "", "list who has the most points", topVerb},
-		{"events", "", "follow the events as they happen", eventsVerb},
+		{"events", "", "show the latest events and follow them as they happen", eventsVerb},
+		{"replay", "FILE...", "play an event log against another configuration: who would be banned, who was", replayVerb},
+		{"import", "FILE|-", "ban what a list, CSV, JSON or fail2ban's database has", importVerb},
+		{"export", "", "print the bans in force as a list, CSV or JSON", exportVerb},
 		{"reload", "", "read the configuration again; on an error everything stays", reloadVerb},
 		{"completion", "bash|zsh|fish", "print a completion script for a shell", completionVerb},
 		{"version", "", "print the version", versionVerb},
@@ -151,8 +154,11 @@ func unbanVerb(flags *flag.FlagSet) action {
 	var req guard.UnbanRequest
 	flags.StringVar(&req.Rule, "rule", "", "only what this `RULE` did")
 	return func(ctx context.Context, in *invocation, args []string) error {
+		if len(args) == 0 && req.Rule != "" {
+			args = []string{"all"}
+		}
 		if len(args) == 0 {
-			return usageError("name an address, a network or a login, or all")
+			return usageError("name an address, a network or a login, or all, or a --rule")
 		}
 		return forEach(args, func(target string) error {
 			req.Target = target
@@ -177,28 +183,33 @@ func allowVerb(flags *flag.FlagSet) action {
 	flags.StringVar(&req.Reason, "reason", "", "a `TEXT` to find in the list later")
 	return func(ctx context.Context, in *invocation, args []string) error {
 		switch {
-		case len(args) > 1 || (len(args) == 1 && req.Login != ""):
-			return usageError("allow one address, one network, or one --login at a time")
+		case len(args) > 0 && req.Login != "":
+			return usageError("allow addresses and networks, or a --login; a login from one address alone cannot be allowed")
 		case len(args) == 0 && req.Login == "":
 			return ask(ctx, in, http.MethodGet, "/v1/allowed", nil, nil, in.showAllowed)
-		case len(args) == 1:
-			req.Target = args[0]
+		case req.Login != "":
+			return ask(ctx, in, http.MethodPost, "/v1/allow", nil, req, in.showNewAllowed)
 		}
-		return ask(ctx, in, http.MethodPost, "/v1/allow", nil, req, in.showNewAllowed)
+		return forEach(args, func(target string) error {
+			req.Target = target
+			return ask(ctx, in, http.MethodPost, "/v1/allow", nil, req, in.showNewAllowed)
+		})
 	}
 }
 
 func disallowVerb(*flag.FlagSet) action {
 	return func(ctx context.Context, in *invocation, args []string) error {
-		if len(args) != 1 {
-			return usageError("name one address, network or login")
+		if len(args) == 0 {
+			return usageError("name an address, network or login")
 		}
-		return ask(ctx, in, http.MethodPost, "/v1/disallow", nil, disallowRequest{args[0]}, func(d disallowed) {
-			if d.Removed == 0 {
-				fmt.Fprintf(in.stdout, "%s: no allow entry by command. Entries of the configuration are taken away there.\n", args[0])
-				return
-			}
-			fmt.Fprintf(in.stdout, "%s: no longer allowed\n", args[0])
+		return forEach(args, func(target string) error {
+			return ask(ctx, in, http.MethodPost, "/v1/disallow", nil, disallowRequest{target}, func(d disallowed) {
+				if d.Removed == 0 {
+					in.printf("%s: no allow entry by command. Entries of the configuration are taken away there.\n", plain(target))
+					return
+				}
+				in.printf("%s: no longer allowed\n", plain(target))
+			})
 		})
 	}
 }
@@ -243,29 +254,39 @@ func reloadVerb(*flag.FlagSet) action {
 	}
 }
 
-// eventsVerb follows the stream until interrupted.
+// eventsVerb shows the latest events and follows the stream until interrupted.
 func eventsVerb(flags *flag.FlagSet) action {
-	follow := flags.Bool("follow", true, "go on until interrupted")
+	past := flags.Int("n", 20, "how many of the latest to show first, at most 1000 `NUMBER`")
+	follow := flags.Bool("follow", true, "go on until interrupted; --follow=false shows the latest and ends")
 	return func(ctx context.Context, in *invocation, args []string) error {
 		if err := noArguments(args); err != nil {
 			return err
 		}
-		if !*follow {
-			return usageError("events are followed; what has happened is in the log, and `mailreeve why ADDRESS` keeps the last of each")
+		if *past < 0 || *past > recentEvents {
+			return usageError("-n %d is out of range, from 0 to %d; older events are in the event log ([events] log)", *past, recentEvents)
 		}
 		c, err := in.admin()
 		if err != nil {
 			return err
 		}
-		resp, err := c.request(ctx, http.MethodGet, "/v1/events", nil, nil)
+		q := url.Values{}
+		if *past > 0 {
+			q.Set("past", fmt.Sprint(*past))
+		}
+		if !*follow {
+			q.Set("follow", "false")
+		}
+		resp, err := c.request(ctx, http.MethodGet, "/v1/events", q, nil)
 		if err != nil {
 			return err
 		}
 		defer resp.Body.Close()
-		err = in.copyEvents(resp.Body)
-		if ctx.Err() != nil {
-			return nil
+		if err := in.copyEvents(resp.Body); err != nil && ctx.Err() == nil {
+			return err
 		}
-		return err
+		if *follow && ctx.Err() == nil {
+			return errors.New("mailreeve has ended the stream")
+		}
+		return nil
 	}
 }
