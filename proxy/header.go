@@ -150,6 +150,11 @@ func readHeader(tcp *net.TCPConn, deadline time.Time) (facts, error) {
 	if err := tcp.SetReadDeadline(time.Time{}); err != nil {
 		return facts{}, err
 	}
+	return parseHeader(raw)
+}
+
+// parseHeader reads a header that is complete.
+func parseHeader(raw []byte) (facts, error) {
 	h, err := proxyproto.Read(bufio.NewReaderSize(bytes.NewReader(raw), maxHeaderRead))
 	if err != nil {
 		return facts{}, err

@@ -56,6 +56,7 @@ type Listener struct {
 	TrustedProxies []string `toml:"trusted-proxies,omitempty"`
 	Auth           *bool    `toml:"auth,omitempty"`
 	PlaintextAuth  string   `toml:"plaintext-auth,omitempty"`
+	GreetDelay     string   `toml:"greet-delay,omitempty"`
 }
 
 // quiet switches every rule off, so that a test switches on what it is about
