@@ -211,6 +211,35 @@ func TestSlowDrip(t *testing.T) {
 	}
 }
 
+// A server that has hung and does not even close does not keep the connections
+// of clients that have gone.
+func TestHungServerKeepsNoneThatHaveGone(t *testing.T) {
+	release := make(chan struct{})
+	b := newBed(t, imapPlain, func(s *session) {
+		fmt.Fprint(s, "* OK ready.\r\n")
+		<-release
+	}, func(cfg *Config, _ *guard.Config) { cfg.Timeouts.Command = guard.Duration(300 * time.Millisecond) })
+	defer close(release)
+	for i, says := range []string{"a CAPABILITY\r\n", "a CAPABILITY\r\nb LOGIN alice wrong\r\n"} {
+		gone := fmt.Sprintf("127.0.18.%d", i+1)
+		c := b.dial(gone)
+		c.expect("* OK")
+		fmt.Fprint(c, says)
+		waiting := b.dial("127.0.19.1")
+		waiting.expect("* OK")
+		fmt.Fprint(waiting, says)
+		c.Close()
+		if line := b.ended(gone); !strings.Contains(line, "end=client-gone") {
+			t.Errorf("%q: the log says %s", says, line)
+		}
+		if b.server.conns.count() == 0 {
+			t.Errorf("%q: the client that waits was cut", says)
+		}
+		waiting.Close()
+		b.waitFor("the end of both", func() bool { return b.server.conns.count() == 0 })
+	}
+}
+
 // An address, and its network, may connect so often; more is refused and not
 // punished, and nobody else notices.
 func TestConnectionRate(t *testing.T) {

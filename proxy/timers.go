@@ -66,6 +66,11 @@ func (c *conn) overdue(now int64) string {
 		if past(c.heard.Load(), t.Command) {
 			return "timeout-data"
 		}
+	case protocol.Owed:
+		// A server that hangs keeps a client waiting, but not one that has gone.
+		if past(c.moved.Load(), t.Command) && c.client.gone() {
+			return "client-gone"
+		}
 	case protocol.LoggedIn:
 		if past(c.moved.Load(), c.service.idleLimit()) {
 			return "timeout-idle"
