@@ -19,6 +19,7 @@ type Config struct {
 	Admin        map[string]any   `toml:"admin"`
 	Store        map[string]any   `toml:"store"`
 	Guard        map[string]any   `toml:"guard"`
+	Events       map[string]any   `toml:"events,omitempty"`
 	Timeouts     map[string]any   `toml:"timeouts,omitempty"`
 	Limits       map[string]any   `toml:"limits,omitempty"`
 	Enforce      map[string]any   `toml:"enforce"`
