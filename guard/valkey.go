@@ -317,7 +317,7 @@ func (f *fleet) wakeWaiters(ctx context.Context) {
 
 // status tells of the store, for operators.
 func (f *fleet) status(s *StoreStatus) {
-	err, since := f.link.state()
+	since, err := f.link.state()
 	s.Shared = &SharedStatus{Connected: err == nil, Node: f.share.node, Buffered: f.ledger.buffered(),
 		Timeouts: f.link.timeouts.Load(), Outages: f.link.outages.Load(), Ignored: f.link.dropped.Load()}
 	_, s.Shared.Pending = f.share.writer.status()

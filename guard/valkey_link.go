@@ -105,13 +105,13 @@ func (k *link) restored(c valkey.Client, steps, records int) {
 }
 
 // state tells why the store is away, and since when; nil if it is there.
-func (k *link) state() (error, time.Time) {
+func (k *link) state() (time.Time, error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if k.up.Load() == nil && k.err == nil {
-		return errAway, k.since
+		return k.since, errAway
 	}
-	return k.err, k.since
+	return k.since, k.err
 }
 
 // badValues says, at most once a minute, that the store holds what makes no
