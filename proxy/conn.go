@@ -5,7 +5,6 @@ import (
 	"crypto/tls"
 	"errors"
 	"log/slog"
-	"net"
 	"net/netip"
 	"strconv"
 	"sync"
@@ -32,8 +31,6 @@ type conn struct {
 	unscored bool           // a trusted peer's own connection: its conduct is no offence
 	remote   netip.AddrPort // the client
 	began    int64          // in the clock of moment
-	ctx      context.Context
-	cancel   context.CancelFunc
 	client   *end
 
 	all, kin link // in the registry: of all, and of those of its address
@@ -53,7 +50,8 @@ type conn struct {
 	why     string // how it ended
 	remark  string // what the conversation says about its end
 	detail  error
-	address string // of the server
+	address string             // of the server
+	cancel  context.CancelFunc // of what it waits for, see during; nil if nothing
 	events  []protocol.Event
 	left    bool          // the client has gone; its last bytes have been shown
 	present bool          // see notePresence
@@ -86,7 +84,7 @@ type conn struct {
 func (c *conn) serve(trusted bool, verdict protocol.Verdict) {
 	defer c.leave()
 	c.remote = c.peer
-	c.local = unmapped(c.client.tcp.LocalAddr().(*net.TCPAddr).AddrPort())
+	c.local = c.client.tcp.local()
 	if trusted {
 		var ok bool
 		if verdict, ok = c.introduce(); !ok {
@@ -148,11 +146,9 @@ func (c *conn) introduce() (protocol.Verdict, bool) {
 func (c *conn) secure() error {
 	s := c.service.server
 	limit := time.Duration(c.service.timeouts.Handshake)
-	ctx, cancel := context.WithTimeout(c.ctx, limit)
-	defer cancel()
-	err := c.service.handshakes.take(ctx)
+	err := c.awaitSlot(limit)
 	if err == nil {
-		err = c.client.shakeHands(ctx, c.service.tls, limit)
+		err = c.client.shakeHands(c.service.tls, limit)
 		c.service.handshakes.give()
 	}
 	result := "failed"
@@ -165,17 +161,49 @@ func (c *conn) secure() error {
 	return err
 }
 
+// awaitSlot waits until a handshake may begin.
+func (c *conn) awaitSlot(limit time.Duration) error {
+	if c.service.handshakes.tryTake() {
+		return nil
+	}
+	ctx, done := c.during()
+	defer done()
+	ctx, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	return c.service.handshakes.take(ctx)
+}
+
+// during gives a context for something that is waited for: it ends with the
+// connection. It exists no longer than the wait, since most connections wait
+// for their clients all their life. Only the goroutine that carries the
+// client's bytes calls it, without mu.
+func (c *conn) during() (ctx context.Context, done func()) {
+	ctx, cancel := context.WithCancel(c.service.server.ctx)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.cancel = cancel
+	if c.over {
+		cancel()
+	}
+	return ctx, func() {
+		cancel()
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		c.cancel = nil
+	}
+}
+
 // handshakeFailed ends a connection that did not come to TLS. Who let the time
 // run out has loitered.
 func (c *conn) handshakeFailed(err error) {
-	if isTimeout(err) && !errors.Is(err, errNoSlot) && c.ctx.Err() == nil {
-		c.mu.Lock()
+	why := "tls"
+	c.mu.Lock()
+	if isTimeout(err) && !c.over {
 		c.tellEvent(protocol.Event{Kind: protocol.Loitering})
-		c.mu.Unlock()
-		c.stop("timeout-tls", err)
-		return
+		why = "timeout-tls"
 	}
-	c.stop("tls", err)
+	c.mu.Unlock()
+	c.stop(why, err)
 }
 
 // greet begins the conversation and hands over to the relay, in a goroutine of
@@ -255,10 +283,10 @@ func (c *conn) end(why string) {
 	server := c.server
 	idle := first && c.workers == 0
 	c.turn.Broadcast()
-	c.mu.Unlock()
 	if c.cancel != nil {
 		c.cancel()
 	}
+	c.mu.Unlock()
 	c.client.Close()
 	if server != nil {
 		server.Close()

@@ -131,6 +131,15 @@ func (s *Server) drain(ctx context.Context) error {
 // slots bounds how many do something at the same time.
 type slots chan struct{}
 
+func (s slots) tryTake() bool {
+	select {
+	case s <- struct{}{}:
+		return true
+	default:
+		return false
+	}
+}
+
 func (s slots) take(ctx context.Context) error {
 	select {
 	case s <- struct{}{}:

@@ -18,9 +18,8 @@ import (
 // belong to one goroutine; writes to whoever holds the connection's pen for
 // this side.
 type end struct {
-	tcp   *net.TCPConn
-	quick net.Conn  // tcp, for reading and writing at the least cost
-	tls   *tls.Conn // nil in clear
+	tcp *quickConn
+	tls *tls.Conn // nil in clear
 
 	in input
 
@@ -33,19 +32,14 @@ type end struct {
 }
 
 // newEnd makes an end in clear.
-func newEnd(tcp *net.TCPConn) *end {
-	if q, err := newQuickConn(tcp); err == nil {
-		return &end{tcp: tcp, quick: q}
-	}
-	return &end{tcp: tcp, quick: tcp}
-}
+func newEnd(tcp *quickConn) *end { return &end{tcp: tcp} }
 
 // Read reads what the peer sent.
 func (e *end) Read(p []byte) (int, error) {
 	if e.tls != nil {
 		return e.tls.Read(p)
 	}
-	return e.quick.Read(p)
+	return e.tcp.Read(p)
 }
 
 // Write writes all of p.
@@ -55,7 +49,7 @@ func (e *end) Write(p []byte) (int, error) {
 	if e.tls != nil {
 		return e.tls.Write(p)
 	}
-	return e.quick.Write(p)
+	return e.tcp.Write(p)
 }
 
 // CloseWrite tells the peer that nothing more will come.
@@ -72,12 +66,14 @@ func (e *end) CloseWrite() error {
 // close_notify is left to CloseWrite.
 func (e *end) Close() error { return e.tcp.Close() }
 
-// shakeHands runs the server's side of a TLS handshake under a deadline.
-func (e *end) shakeHands(ctx context.Context, cfg *tls.Config, limit time.Duration) error {
-	ctx, cancel := context.WithTimeout(ctx, limit)
-	defer cancel()
-	e.tls = tls.Server(e.quick, cfg)
-	return e.tls.HandshakeContext(ctx)
+// shakeHands runs the server's side of a TLS handshake under a deadline. Close
+// ends it as well.
+func (e *end) shakeHands(cfg *tls.Config, limit time.Duration) error {
+	_ = e.tcp.SetDeadline(time.Now().Add(limit))
+	e.tls = tls.Server(e.tcp, cfg)
+	err := e.tls.Handshake()
+	_ = e.tcp.SetDeadline(time.Time{})
+	return err
 }
 
 // unread tells how many bytes the kernel holds that nobody has read.

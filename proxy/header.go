@@ -139,7 +139,7 @@ var errLocal = errors.New("LOCAL header")
 // readHeader reads the header that a trusted peer must send, to its last byte
 // and no further, before the deadline. It gives errLocal for a connection that
 // the peer made for itself.
-func readHeader(tcp *net.TCPConn, deadline time.Time) (facts, error) {
+func readHeader(tcp *quickConn, deadline time.Time) (facts, error) {
 	if err := tcp.SetReadDeadline(deadline); err != nil {
 		return facts{}, err
 	}

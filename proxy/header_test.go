@@ -77,7 +77,7 @@ func TestOpenSSLNames(t *testing.T) {
 
 // pair is a connected pair of TCP sockets: net.Pipe would hide what the kernel
 // does.
-func pair(t *testing.T) (client net.Conn, server *net.TCPConn) {
+func pair(t *testing.T) (client net.Conn, server *quickConn) {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -92,8 +92,9 @@ func pair(t *testing.T) (client net.Conn, server *net.TCPConn) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { client.Close(); c.Close() })
-	return client, c.(*net.TCPConn)
+	server = takeOver(t, c)
+	t.Cleanup(func() { client.Close(); server.Close() })
+	return client, server
 }
 
 func TestReadHeader(t *testing.T) {

@@ -13,7 +13,9 @@ import (
 // banned.
 func (c *conn) judge(cred *protocol.Credential) bool {
 	c.mu.Unlock()
-	attempt, d := c.service.server.guard.Attempt(c.ctx, &c.origin, cred)
+	ctx, done := c.during()
+	attempt, d := c.service.server.guard.Attempt(ctx, &c.origin, cred)
+	done()
 	c.mu.Lock()
 	c.attempt = attempt
 	if d.Verdict == protocol.Banned && !c.authenticated.Load() {
@@ -82,14 +84,17 @@ func (c *conn) pause() {
 		return
 	}
 	c.delay = 0
-	c.mu.Unlock()
-	timer := time.NewTimer(delay)
-	select {
-	case <-timer.C:
-	case <-c.ctx.Done():
-		timer.Stop()
+	up := false
+	timer := time.AfterFunc(delay, func() {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		up = true
+		c.turn.Broadcast()
+	})
+	defer timer.Stop()
+	for !up && !c.over {
+		c.turn.Wait()
 	}
-	c.mu.Lock()
 }
 
 // maxEvents bounds the events that a connection remembers for its log line.
@@ -136,7 +141,9 @@ func (c *conn) notePhase() {
 func (c *conn) dial() bool {
 	facts := c.facts()
 	c.mu.Unlock()
-	server, greeting, address, err := c.service.upstream.dial(c.ctx, facts)
+	ctx, done := c.during()
+	server, greeting, address, err := c.service.upstream.dial(ctx, facts)
+	done()
 	if err == nil || errors.Is(err, errNoServer) {
 		c.service.server.guard.ReportDial(c.service.Listener.Upstream, err == nil)
 	}

@@ -101,7 +101,7 @@ func (d *door) dial(ctx context.Context, from string) (net.Conn, error) {
 }
 
 // enters tells that a connection from there comes in. It returns both ends.
-func (d *door) enters(from string) (client net.Conn, server *net.TCPConn) {
+func (d *door) enters(from string) (client net.Conn, server *quickConn) {
 	d.t.Helper()
 	before := d.count()
 	client, err := d.dial(d.t.Context(), from)
@@ -119,7 +119,7 @@ func (d *door) enters(from string) (client net.Conn, server *net.TCPConn) {
 	return client, server
 }
 
-func (d *door) accept() *net.TCPConn {
+func (d *door) accept() *quickConn {
 	d.t.Helper()
 	rc, err := d.l.file.SyscallConn()
 	if err != nil {
@@ -134,7 +134,7 @@ func (d *door) accept() *net.TCPConn {
 	if err := errors.Join(err, acceptErr); err != nil {
 		d.t.Fatal(err)
 	}
-	c, err := adopt(fd)
+	c, err := newQuickConn(fd)
 	if err != nil {
 		d.t.Fatal(err)
 	}
@@ -329,7 +329,7 @@ func TestKernelFilterObeysTheGuard(t *testing.T) {
 }
 
 // socketFilter tells what filter a socket has, nil for none.
-func socketFilter(t *testing.T, c *net.TCPConn) error {
+func socketFilter(t *testing.T, c *quickConn) error {
 	t.Helper()
 	rc, err := c.SyscallConn()
 	if err != nil {

@@ -96,7 +96,25 @@ func openListener(ctx context.Context, address string) (*listener, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &listener{file: f, bound: l.Addr(), address: address, done: make(chan struct{})}, nil
+	opened := &listener{file: f, bound: l.Addr(), address: address, done: make(chan struct{})}
+	if err := opened.setOptions(); err != nil {
+		f.Close()
+		return nil, err
+	}
+	return opened, nil
+}
+
+// setOptions sets what accepted sockets inherit.
+func (l *listener) setOptions() error {
+	rc, err := l.file.SyscallConn()
+	if err != nil {
+		return err
+	}
+	var optErr error
+	if err := rc.Control(func(fd uintptr) { optErr = setOptions(int(fd)) }); err != nil {
+		return err
+	}
+	return optErr
 }
 
 // listenHint adds what to do about it.
@@ -194,7 +212,7 @@ func (s *Server) arrive(svc *service, fd int, peer netip.AddrPort) {
 			return
 		}
 	}
-	tcp, err := adopt(fd)
+	tcp, err := newQuickConn(fd)
 	if err != nil {
 		s.acceptFailed(svc, err)
 		return
@@ -215,8 +233,7 @@ func (s *Server) arrive(svc *service, fd int, peer netip.AddrPort) {
 	if reason != "" {
 		s.metrics.refused.WithLabelValues(svc.Name, reason).Inc()
 		s.arrivals.report(origin, reason)
-		_ = tcp.SetLinger(0)
-		tcp.Close()
+		tcp.reset()
 		return
 	}
 	s.metrics.open.WithLabelValues(svc.Name).Inc()
@@ -224,10 +241,9 @@ func (s *Server) arrive(svc *service, fd int, peer netip.AddrPort) {
 	go c.serve(trusted, verdict)
 }
 
-func (s *Server) newConn(svc *service, tcp *net.TCPConn, peer netip.AddrPort) *conn {
+func (s *Server) newConn(svc *service, tcp *quickConn, peer netip.AddrPort) *conn {
 	c := &conn{service: svc, peer: peer, began: moment(), client: newEnd(tcp), workers: 1}
 	c.origin = svc.origin(peer.Addr(), s.nextConn.Add(1))
-	c.ctx, c.cancel = context.WithCancel(s.ctx)
 	c.turn.L = &c.mu
 	return c
 }
@@ -251,20 +267,6 @@ func (s *Server) countDescriptors() {
 func drop(fd int) {
 	_ = unix.SetsockoptLinger(fd, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1})
 	_ = unix.Close(fd)
-}
-
-// adopt hands a socket to Go's poller.
-func adopt(fd int) (*net.TCPConn, error) {
-	f := os.NewFile(uintptr(fd), "")
-	defer f.Close()
-	c, err := net.FileConn(f)
-	if err != nil {
-		return nil, err
-	}
-	tcp := c.(*net.TCPConn)
-	_ = tcp.SetKeepAlivePeriod(keepAlive)
-	_ = tcp.SetKeepAlive(true)
-	return tcp, nil
 }
 
 // acceptFailed says once a minute that connections cannot be taken.

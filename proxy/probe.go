@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"net"
 	"slices"
 	"sync"
 	"time"
@@ -125,12 +124,12 @@ func (u *upstream) look(ctx context.Context, address string) (*protocol.Offer, e
 	defer cancel()
 	dialCtx, cancelDial := context.WithTimeout(ctx, time.Duration(u.timeouts.Dial))
 	defer cancelDial()
-	c, err := (&net.Dialer{}).DialContext(dialCtx, "tcp", address)
+	tcp, err := dialTCP(dialCtx, address)
 	if err != nil {
 		return nil, err
 	}
-	defer c.Close()
-	e := newEnd(c.(*net.TCPConn))
+	defer tcp.Close()
+	e := newEnd(tcp)
 	header, err := u.ownFacts(e).header(u.ProxyProtocol)
 	if err != nil {
 		return nil, err
@@ -155,8 +154,8 @@ func (u *upstream) look(ctx context.Context, address string) (*protocol.Offer, e
 
 func (u *upstream) ownFacts(e *end) *facts {
 	f := &facts{
-		client: unmapped(e.tcp.LocalAddr().(*net.TCPAddr).AddrPort()),
-		local:  unmapped(e.tcp.RemoteAddr().(*net.TCPAddr).AddrPort()),
+		client: e.tcp.local(),
+		local:  e.tcp.peer(),
 	}
 	if u.ProxyProtocol == ProxyV2 {
 		f.tls = &tls.ConnectionState{Version: tls.VersionTLS13, CipherSuite: tls.TLS_AES_128_GCM_SHA256}

@@ -11,7 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A quickConn reads and writes a TCP connection by system calls that Go's
+// A quickConn is a TCP socket that we read and write by system calls that Go's
 // scheduler does not hear of. A call on a socket that does not block is over in
 // microseconds; announced, as package net does, each may have its processor
 // taken away meanwhile, which wakes a thread to run what is left, which finds
@@ -22,10 +22,12 @@ import (
 // world, so a write is made in pieces that take no longer than tens of
 // microseconds; and the race detector does not see the buffers.
 //
-// Deadlines, waiting and closing are those of the net.TCPConn.
+// The socket is a file to Go, whose poller waits for it and keeps its deadlines.
+// A net.TCPConn would want a descriptor of its own, both addresses and five
+// options asked for and set at each accept.
 type quickConn struct {
-	*net.TCPConn
-	raw syscall.RawConn
+	file *os.File
+	raw  syscall.RawConn
 
 	in, out transfer
 }
@@ -44,14 +46,36 @@ type transfer struct {
 	errno syscall.Errno
 }
 
-func newQuickConn(tcp *net.TCPConn) (*quickConn, error) {
-	raw, err := tcp.SyscallConn()
+// newQuickConn takes over a socket that does not block.
+func newQuickConn(fd int) (*quickConn, error) {
+	f := os.NewFile(uintptr(fd), "")
+	raw, err := f.SyscallConn()
 	if err != nil {
 		return nil, err
 	}
-	q := &quickConn{TCPConn: tcp, raw: raw}
+	q := &quickConn{file: f, raw: raw}
 	q.in.do, q.out.do = q.in.read, q.out.write
 	return q, nil
+}
+
+// quickConnOf takes over a connection that package net has made.
+func quickConnOf(c net.Conn) (*quickConn, error) {
+	defer c.Close()
+	rc, err := c.(syscall.Conn).SyscallConn()
+	if err != nil {
+		return nil, err
+	}
+	fd := -1
+	var dupErr error
+	if err := rc.Control(func(its uintptr) {
+		fd, dupErr = unix.FcntlInt(its, unix.F_DUPFD_CLOEXEC, 0)
+	}); err != nil {
+		return nil, err
+	}
+	if dupErr != nil {
+		return nil, os.NewSyscallError("fcntl", dupErr)
+	}
+	return newQuickConn(fd)
 }
 
 // Read reads once into p.
@@ -83,9 +107,18 @@ func (t *transfer) run(name string, call func(func(uintptr) bool) error, p []byt
 	err := call(t.do)
 	t.p = nil
 	if err == nil && t.errno != 0 {
-		err = os.NewSyscallError(name, t.errno)
+		return t.n, os.NewSyscallError(name, t.errno)
 	}
-	return t.n, err
+	return t.n, netError(err)
+}
+
+// netError is the error of a wait as package net would give it: a file that was
+// closed meanwhile has a name of its own for it.
+func netError(err error) error {
+	if err == nil || isTimeout(err) {
+		return err
+	}
+	return net.ErrClosed
 }
 
 func (t *transfer) read(fd uintptr) bool {

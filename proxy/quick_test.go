@@ -28,12 +28,19 @@ func quickPair(t testing.TB) (*quickConn, *net.TCPConn) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { near.Close(); far.Close() })
-	q, err := newQuickConn(near.(*net.TCPConn))
+	q := takeOver(t, near)
+	t.Cleanup(func() { q.Close(); far.Close() })
+	return q, far.(*net.TCPConn)
+}
+
+// takeOver makes a quickConn of what package net has made.
+func takeOver(t testing.TB, c net.Conn) *quickConn {
+	t.Helper()
+	q, err := quickConnOf(c)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return q, far.(*net.TCPConn)
+	return q
 }
 
 // Much more than the sockets hold goes through whole, both ways at once.

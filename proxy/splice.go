@@ -123,7 +123,7 @@ func (c *conn) splice(from, to *end) (readErr, writeErr error) {
 		err := out.Write(drain)
 		to.writing.Store(0)
 		if err != nil {
-			writeErr = err
+			writeErr = netError(err)
 		}
 		if writeErr != nil {
 			p.close() // there are bytes in it

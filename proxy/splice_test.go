@@ -43,7 +43,7 @@ func spliceBed(t testing.TB) (c *conn, client, server *net.TCPConn) {
 	server, nearServer := tcpPair(t)
 	s := &Server{pipes: make(pipes, maxPipes)}
 	t.Cleanup(s.pipes.close)
-	c = &conn{service: &service{server: s}, client: newEnd(nearClient), server: newEnd(nearServer)}
+	c = &conn{service: &service{server: s}, client: newEnd(takeOver(t, nearClient)), server: newEnd(takeOver(t, nearServer))}
 	return c, client, server
 }
 

@@ -117,11 +117,11 @@ func (u *upstream) failed(i int, err error) {
 func (u *upstream) connect(ctx context.Context, address string, header []byte) (*end, []byte, error) {
 	ctx, cancel := context.WithTimeout(ctx, time.Duration(u.timeouts.Dial))
 	defer cancel()
-	c, err := (&net.Dialer{KeepAlive: keepAlive}).DialContext(ctx, "tcp", address)
+	tcp, err := dialTCP(ctx, address)
 	if err != nil {
 		return nil, nil, err
 	}
-	e := newEnd(c.(*net.TCPConn))
+	e := newEnd(tcp)
 	greeting, err := u.open(ctx, e, address, header)
 	if err != nil {
 		e.Close()
@@ -129,9 +129,6 @@ func (u *upstream) connect(ctx context.Context, address string, header []byte) (
 	}
 	return e, greeting, nil
 }
-
-// keepAlive finds peers that are gone without a word, before NAT forgets them.
-const keepAlive = 2 * time.Minute
 
 // open sends the header, in one write because Postfix and Dovecot read it with
 // one call, and brings TLS up.
@@ -158,7 +155,7 @@ func (u *upstream) startTLS(ctx context.Context, e *end, address string) error {
 	if cfg.ServerName == "" {
 		cfg.ServerName, _, _ = net.SplitHostPort(address)
 	}
-	e.tls = tls.Client(e.quick, cfg)
+	e.tls = tls.Client(e.tcp, cfg)
 	if err := e.tls.HandshakeContext(ctx); err != nil {
 		return fmt.Errorf("TLS: %w", err)
 	}
