@@ -216,6 +216,7 @@ func (g *Guard) overDecision(set *settings, c *claim) Decision {
 // every rule that counts it.
 func (g *Guard) claims(set *settings, t *try, now time.Time, simulated Decision) []claim {
 	var out []claim
+	crowded, crowdedDry := g.crowded(set, t, now)
 	for _, r := range set.rules {
 		points := r.points[protocol.AuthFailure]
 		if points == 0 || r.name == simulated.Rule {
@@ -229,6 +230,9 @@ func (g *Guard) claims(set *settings, t *try, now time.Time, simulated Decision)
 			}
 			c.key = key{kind: byAddress, prefix: t.addr}
 			c.points = g.severe(r, &t.o, t.addr, points, now)
+			if crowded || crowdedDry && r.dryRun {
+				c.limit /= 2
+			}
 			// A familiar pair has its own budget where the address has none.
 			c.yields = !t.strange
 			if r.distinct == distinctLogin {
@@ -247,6 +251,28 @@ func (g *Guard) claims(set *settings, t *try, now time.Time, simulated Decision)
 		}
 	}
 	return out
+}
+
+// crowded tells whether the network of a stranger has used half of its limit.
+// Its addresses then have half of theirs: what many do together is taken for
+// one attack before the whole network is refused. dry tells the same of rules
+// in a dry run, which lower only the limits of their like.
+func (g *Guard) crowded(set *settings, t *try, now time.Time) (real, dry bool) {
+	if t.allowed || !t.strange {
+		return false, false
+	}
+	for _, r := range set.rules {
+		if r.key != byNetwork || r.points[protocol.AuthFailure] == 0 {
+			continue
+		}
+		sum := g.memory.sum(now, key{kind: byNetwork, prefix: t.net}, r.name)
+		if over := 2*sum >= r.limit; r.dryRun {
+			dry = dry || over
+		} else {
+			real = real || over
+		}
+	}
+	return real, dry
 }
 
 // spray claims a point for each login that never succeeded from the network.

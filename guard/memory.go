@@ -20,6 +20,8 @@ type memoryLedger struct {
 	byKind   [4][]*entry // entries by keyKind, for sampling
 	evicted  [4]uint64
 	dirty    map[key]struct{}
+	// dirtyTrickles are the logins whose trickle is to be written.
+	dirtyTrickles map[string]struct{}
 
 	// succeeded tells whether a login ever succeeded; such ones outlive
 	// others. It must not call the ledger.
@@ -48,13 +50,14 @@ type ruleWindow struct {
 
 func newMemoryLedger(b tableBounds, succeeded func(string) bool) *memoryLedger {
 	return &memoryLedger{
-		bounds:    b,
-		entries:   make(map[key]*entry),
-		crowds:    crowds{byNet: make(map[netip.Prefix]*crowd)},
-		trickles:  make(map[string]*trickle),
-		dirty:     make(map[key]struct{}),
-		succeeded: succeeded,
-		random:    rand.New(rand.NewPCG(rand.Uint64(), rand.Uint64())),
+		bounds:        b,
+		entries:       make(map[key]*entry),
+		crowds:        crowds{byNet: make(map[netip.Prefix]*crowd)},
+		trickles:      make(map[string]*trickle),
+		dirty:         make(map[key]struct{}),
+		dirtyTrickles: make(map[string]struct{}),
+		succeeded:     succeeded,
+		random:        rand.New(rand.NewPCG(rand.Uint64(), rand.Uint64())),
 	}
 }
 
@@ -236,6 +239,24 @@ func (e *entry) read(now int64, find func(string) (terms, bool)) []reading {
 		}
 	}
 	return out
+}
+
+// sum gives the settled points of one window. Of a shared store it is what this
+// node knows.
+func (l *memoryLedger) sum(now time.Time, k key, rule string) milli {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	e := l.entries[k]
+	if e == nil {
+		return 0
+	}
+	for i := range e.windows {
+		if w := &e.windows[i]; w.rule == rule && !w.good {
+			w.refresh(now.UnixMilli())
+			return w.sum
+		}
+	}
+	return 0
 }
 
 // each calls f with the key of every entry, until it returns false.

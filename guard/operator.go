@@ -196,6 +196,9 @@ func (g *Guard) Unban(r UnbanRequest) (Removed, error) {
 		})
 	}, true)
 	out.Points, out.Counters = g.forget(matches, rule, named...)
+	if rule("login") {
+		g.memory.forgetTrickles(matches)
+	}
 	g.guesses.forget(p, r.Target == "all" || login != "")
 	g.flush()
 	g.queues.sentenced()

@@ -62,6 +62,11 @@ func (l *loader) take(bucket string, key, value []byte) {
 		if err = decodeJSON(value, &list); err == nil {
 			l.g.places.load(string(key), list, l.now)
 		}
+	case bucketTrickles:
+		var failed map[string]int64
+		if err = decodeJSON(value, &failed); err == nil {
+			l.g.memory.loadTrickle(string(key), failed, l.now)
+		}
 	case bucketAllow:
 		var a Allowed
 		if err = decodeJSON(value, &a); err == nil {
@@ -83,6 +88,11 @@ func (l *loader) takeSentence(key, value []byte) error {
 	if err := s.decode(key, value, l.intern); err != nil {
 		*s = sentence{}
 		return err
+	}
+	if l.g.sentences.get(s.sentenceKey) != nil {
+		l.n--
+		*s = sentence{}
+		return nil
 	}
 	s.cause = l.share(*s.cause)
 	if s.since > l.now {
@@ -135,6 +145,9 @@ func (l *loader) takeEntry(key, value []byte) error {
 func (l *memoryLedger) load(k key, se *storedEntry, now int64) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if l.entries[k] != nil {
+		return // of a damaged store, read twice
+	}
 	for _, sw := range se.Windows {
 		c := claim{key: k, rule: sw.Rule, good: sw.Good, terms: terms{
 			limit: sw.Limit, period: time.Duration(sw.Period) * time.Millisecond, keep: max(sw.Keep, 1), share: sw.Share,
@@ -208,6 +221,7 @@ func (l *memoryLedger) resize(b tableBounds) {
 func (l *memoryLedger) sweep(now int64, most int) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	l.sweepTricklesLocked(now)
 	// Maps are walked from a random place, so a part at a time reaches all.
 	for _, e := range l.entries {
 		for i := range e.windows {
@@ -258,6 +272,9 @@ func (g *Guard) flush() {
 	if records := g.memory.drain(now); len(records) > 0 {
 		g.writer.put(records...)
 	}
+	if records := g.memory.drainTrickles(); len(records) > 0 {
+		g.writer.keep(records...) // a shared store has its own
+	}
 	g.places.drain(func(login string, list []place) {
 		r := record{bucket: bucketPlaces, key: login}
 		if len(list) > 0 {
@@ -275,6 +292,9 @@ func (g *Guard) rewrite() {
 	g.memory.mu.Lock()
 	for k := range g.memory.entries {
 		g.memory.dirty[k] = struct{}{}
+	}
+	for login := range g.memory.trickles {
+		g.memory.dirtyTrickles[login] = struct{}{}
 	}
 	g.memory.mu.Unlock()
 	g.places.mu.Lock()

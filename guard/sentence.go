@@ -115,10 +115,21 @@ func (ss *sentences) pronounce(k sentenceKey, r *rule, t *total, now int64, rand
 		s.repeats = 0
 	}
 	s.repeats++
-	s.cause, s.manual = &cause{rule: r.name, limit: r.written}, false
+	s.cause, s.manual = r.cause(t), false
 	s.since, s.score = now, t.sum
 	s.term(now, length(r.first, r.max, r.growth, int(s.repeats), random))
 	return s
+}
+
+// cause gives the cause of a sentence: the rule, and its limit as it is written
+// or, if the network's deeds have lowered it, as it was.
+func (r *rule) cause(t *total) *cause {
+	c := &cause{rule: r.name, limit: r.written}
+	if t.limit > 0 && t.limit < r.limit {
+		c.limit = Limit{t.limit.float(), Duration(r.period)}.String()
+		c.reason = "half of " + r.written + ", for its network has used half of its own limit"
+	}
+	return c
 }
 
 // term sets the sentence's end and the end of its history.

@@ -13,7 +13,12 @@ const (
 	bucketMarks  = "counters"
 	bucketPlaces = "places"
 	bucketAllow  = "allow"
+	// bucketTrickles are the networks that failed at a guarded login.
+	bucketTrickles = "trickles"
 )
+
+// buckets are all buckets, what matters most first.
+var buckets = [...]string{bucketBans, bucketAllow, bucketPlaces, bucketTrickles, bucketMarks}
 
 // A record is one key of the store. A nil value deletes it.
 type record struct {
@@ -29,7 +34,8 @@ type backend interface {
 }
 
 // A taker is given what a store holds when it is opened: how many records a
-// bucket has, where that is known, and every sound record. Key and value are
+// bucket has, where that is known, and every sound record. Of a damaged store it
+// may be given a record twice, and takes it once. Key and value are
 // only valid during the call.
 type taker interface {
 	expect(bucket string, n int)

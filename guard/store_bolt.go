@@ -78,7 +78,7 @@ func recoverDamage(err *error) func() {
 // A bucket that cannot be read does not keep the others from it.
 func readAll(db *bbolt.DB, into taker) error {
 	var damage error
-	for _, bucket := range []string{bucketBans, bucketAllow, bucketPlaces, bucketMarks} {
+	for _, bucket := range buckets {
 		if err := readBucket(db, bucket, into); err != nil {
 			damage = errors.Join(damage, fmt.Errorf("%s: %w", bucket, err))
 		}
@@ -121,11 +121,18 @@ func recoverBolt(db *bbolt.DB, path string, damage error, into taker) (backend, 
 	if err := os.Rename(path, aside); err != nil {
 		return nil, "", fmt.Errorf("store: %s is damaged (%v), and it cannot be put aside: %w", path, damage, err)
 	}
+	// What has been given already is not taken again.
+	what := "all that it leads to was read"
+	if lost, err := salvageBolt(aside, into); err != nil {
+		what = "nothing more can be read: " + err.Error()
+	} else if lost > 0 {
+		what = fmt.Sprintf("all but %d pages or records were read", lost)
+	}
 	db, err := openFile(path)
 	if err != nil {
 		return nil, "", fmt.Errorf("store: %s was damaged and is now %s; making a new one: %w", path, aside, err)
 	}
-	return &boltBackend{db}, fmt.Sprintf("%s was damaged (%v); it is kept as %s", path, damage, aside), nil
+	return &boltBackend{db}, fmt.Sprintf("%s was damaged (%v); it is kept as %s; %s", path, damage, aside, what), nil
 }
 
 // closeDamaged closes a database whose pages may not be readable.

@@ -19,10 +19,10 @@ type addrTable struct {
 	expect int
 }
 
-// Before the slots a reader looks at the filter, a blocked Bloom filter of two
-// bytes a slot: with a million bans it is a few megabytes, which stay in the
-// processor's cache where the slots do not, and of a hundred addresses that are
-// not in the table it lets through less than two.
+// Slots are the table as a reader sees it. Before them he looks at the filter, a
+// blocked Bloom filter of two bytes a slot: with a million bans it is a few
+// megabytes, which stay in the processor's cache where the slots do not, and of
+// a hundred addresses that are not in the table it lets through less than two.
 type slots struct {
 	mask       uint64
 	slot       []addrSlot

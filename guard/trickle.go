@@ -1,6 +1,9 @@
 package guard
 
-import "time"
+import (
+	"net/netip"
+	"time"
+)
 
 // A trickle lets a few strangers try a guarded login: in each interval one
 // ticket for anybody and one for networks known for some success. The moment
@@ -89,30 +92,98 @@ func (t *trickle) idle(now int64) bool {
 func (l *memoryLedger) ticket(now time.Time, login, network string, known bool) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	return l.trickleLocked(now.UnixMilli(), login).draw(now.UnixMilli(), network, known, l.random.Float64)
+}
+
+func (l *memoryLedger) trickleLocked(now int64, login string) *trickle {
 	t := l.trickles[login]
 	if t == nil {
 		if len(l.trickles) >= l.bounds.logins {
-			l.tidyTricklesLocked(now.UnixMilli())
+			l.tidyTricklesLocked(now)
 		}
 		t = &trickle{}
 		l.trickles[login] = t
 	}
-	return t.draw(now.UnixMilli(), network, known, l.random.Float64)
+	return t
 }
 
 func (l *memoryLedger) ticketFailed(now time.Time, login, network string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if t := l.trickles[login]; t != nil {
-		t.fail(now.UnixMilli(), network)
+	l.trickleLocked(now.UnixMilli(), login).fail(now.UnixMilli(), network)
+	l.dirtyTrickles[login] = struct{}{}
+}
+
+// drainTrickles gives the trickles in which a network failed since the last
+// call. What tickets there were is forgotten by a restart: one more guess.
+func (l *memoryLedger) drainTrickles() (out []record) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for login := range l.dirtyTrickles {
+		r := record{bucket: bucketTrickles, key: login}
+		if t := l.trickles[login]; t != nil && len(t.failed) > 0 {
+			r.value = encodeJSON(t.failed)
+		}
+		out = append(out, r)
+	}
+	clear(l.dirtyTrickles)
+	return out
+}
+
+// loadTrickle takes from the store which networks failed.
+func (l *memoryLedger) loadTrickle(login string, failed map[string]int64, now int64) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	t := &trickle{failed: failed}
+	for network, at := range failed {
+		failed[network] = min(at, now) // the clock may have gone back
+	}
+	if len(l.trickles) >= l.bounds.logins || t.idle(now) {
+		l.dirtyTrickles[login] = struct{}{}
+		return
+	}
+	l.trickles[login] = t
+}
+
+// forgetTrickles forgets which networks failed, of the logins and networks that
+// which chooses.
+func (l *memoryLedger) forgetTrickles(which func(key) bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for login, t := range l.trickles {
+		for network := range t.failed {
+			p, _ := netip.ParsePrefix(network)
+			if which(key{kind: byLogin, login: login}) || which(key{kind: byNetwork, prefix: p}) {
+				delete(t.failed, network)
+				l.dirtyTrickles[login] = struct{}{}
+			}
+		}
 	}
 }
+
+// sweepTricklesLocked forgets idle trickles among a few.
+func (l *memoryLedger) sweepTricklesLocked(now int64) {
+	n := 0
+	for login, t := range l.trickles {
+		if t.idle(now) {
+			delete(l.trickles, login)
+			l.dirtyTrickles[login] = struct{}{}
+		}
+		if n++; n == sweepTrickles {
+			return
+		}
+	}
+}
+
+// sweepTrickles bounds the trickles looked at in one sweep.
+const sweepTrickles = 100
 
 // tidyTricklesLocked makes room: idle trickles first, else any.
 func (l *memoryLedger) tidyTricklesLocked(now int64) {
 	for login, t := range l.trickles {
 		if t.idle(now) {
 			delete(l.trickles, login)
+			l.dirtyTrickles[login] = struct{}{}
 		}
 	}
 	for login := range l.trickles {
@@ -120,5 +191,6 @@ func (l *memoryLedger) tidyTricklesLocked(now int64) {
 			break
 		}
 		delete(l.trickles, login)
+		l.dirtyTrickles[login] = struct{}{}
 	}
 }
