@@ -5,6 +5,7 @@ import (
 	"hash/fnv"
 	"net/netip"
 	"testing"
+	"time"
 
 	"mailreeve/protocol"
 )
@@ -90,5 +91,66 @@ func TestKnownAddressesAreBounded(t *testing.T) {
 	}
 	if len(m) != 100 {
 		t.Errorf("%d addresses are known, want 100", len(m))
+	}
+}
+
+// A network that has used half of its limit is taken for one attacker: what is
+// left of it may try half as often from one address. Who is at home there, and
+// who is elsewhere, has what he had.
+func TestACrowdedNetworkHalvesItsAddressesLimits(t *testing.T) {
+	tell(t, func(c *Config) { c.Login = Limit{1000, Duration(time.Hour)} }, func(s *story) {
+		s.logsIn("198.51.100.7", "alice")
+		for i := range 25 {
+			s.wrong(fmt.Sprintf("198.51.100.%d", 100+i), "bob", fmt.Sprint("crowd", i))
+		}
+		if n := s.guesses("198.51.100.200", "bob", 20); n != 5 {
+			s.Errorf("%d guesses from an address of the crowded network, want half of ten", n)
+		}
+		bans := s.g.Bans(BanFilter{Evidence: true})
+		if len(bans) != 1 || bans[0].Score != 5 || bans[0].Limit != "5/1h" || bans[0].Reason == "" || len(bans[0].Events) != 5 {
+			s.Errorf("bans %+v, want one that says why five were enough", bans)
+		}
+		if n := s.guesses("203.0.113.1", "bob", 20); n != 10 {
+			s.Errorf("%d guesses from elsewhere, want ten", n)
+		}
+		for i := range 9 {
+			s.want(s.wrong("198.51.100.7", "alice", fmt.Sprint("forgotten", i)), protocol.Pass)
+		}
+	})
+}
+
+// A network that has used a guarded login's ticket in vain gets none for a day,
+// whatever happens to us meanwhile.
+func TestARestartGivesNobodyAnotherTicket(t *testing.T) {
+	dir := t.TempDir()
+	now := time.Now()
+	clock := func() time.Time { return now }
+	s := onDisk(t, dir, clock)
+	// tickets counts how often a network is let through in ten minutes.
+	tickets := func(addr string) (n int) {
+		for i := range 120 {
+			now = now.Add(5 * time.Second)
+			if a, _ := s.ask(from(addr), plain("alice", fmt.Sprint(addr, i, now))); a != nil {
+				s.g.Settle(a, protocol.Failure, "")
+				n++
+			}
+		}
+		return n
+	}
+	for i := range 20 {
+		s.wrong(fmt.Sprintf("203.0.%d.1", i), "alice", fmt.Sprint(i))
+	}
+	if n := tickets("198.51.100.9"); n != 1 {
+		t.Fatalf("%d tickets for a network before the restart, want one", n)
+	}
+	s.g.flush()
+	s.written()
+	s = onDisk(t, s.crash(dir), clock)
+	defer s.g.Close()
+	if n := tickets("198.51.100.9"); n != 0 {
+		t.Errorf("%d more tickets after the restart, want none within a day", n)
+	}
+	if n := tickets("192.0.2.9"); n != 1 {
+		t.Errorf("%d tickets for another network, want one", n)
 	}
 }
