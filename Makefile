@@ -2,6 +2,7 @@
 
 PREFIX      ?= /usr/local
 FUZZTIME    ?= 5m
+SOAK        ?= 1h
 STATICCHECK ?= honnef.co/go/tools/cmd/staticcheck@v0.8.2
 GOVULNCHECK ?= golang.org/x/vuln/cmd/govulncheck@v1.1.4
 TOOLS       := $(shell go env GOPATH)/bin
@@ -31,6 +32,12 @@ fuzz: ## every fuzz target for FUZZTIME each
 bench: ## mailreeve beside nginx, HAProxy and Dovecot, within 15 minutes, as root; BENCH="-rows idle" for a part
 	go run ./integration/bench $(BENCH)
 
+clients: ## real clients through mailreeve and straight at the servers, in a table: docs/clients.md
+	MAILREEVE_CLIENTS=$(CURDIR)/docs/clients.md go test -v -count 1 -timeout 30m -run TestClientsTable ./integration
+
+soak: ## attackers, clients and restarts for SOAK, then nothing may be left over
+	MAILREEVE_SOAK=$(SOAK) go test -v -count 1 -timeout 0 -run TestSoak ./integration
+
 fleet: ## three proxies behind HAProxy, Valkey or Redis with Sentinels, on this machine, and an attack on them
 	go run ./deploy/fleet
 
@@ -41,4 +48,4 @@ install: build ## install the program under PREFIX, for root's use
 	install -D -m 0755 mailreeve $(DESTDIR)$(PREFIX)/bin/mailreeve
 	install -D -m 0644 config.toml.example $(DESTDIR)$(PREFIX)/share/doc/mailreeve/config.toml.example
 
-.PHONY: help build run test check fuzz bench fleet fleet-table install
+.PHONY: help build run test check fuzz bench clients soak fleet fleet-table install
