@@ -59,7 +59,9 @@ func TestFortyRightPasswordsAllGetIn(t *testing.T) {
 		Protocol: "imap", Late: slow,
 		Login: func(testbed.FakeLogin) string { return testbed.IMAPAccepted },
 	})
-	cfg := testbed.InFront("imap", "implicit", fake.Port, map[string]any{"authentication": "5/1h"})
+	// Ten at a time, three seconds each: twelve seconds, of the thirty that an
+	// attempt may wait.
+	cfg := testbed.InFront("imap", "implicit", fake.Port, map[string]any{"authentication": "10/1h"})
 	p := bed.NewProxy(t, cfg)
 	var answers tally
 	together(phones, func(i int) {

@@ -67,6 +67,7 @@ type conn struct {
 	cutLater      atomic.Bool // a ban fell where it may not be cut
 	timedOut      atomic.Bool // its time is up and is being dealt with
 	gate          gate
+	asking        atomic.Bool // the guard is asked about a credential
 	deciding      atomic.Bool // a guard's call is under way and will tell of a ban
 	authenticated atomic.Bool
 	delivered     atomic.Bool  // a message was accepted

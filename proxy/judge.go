@@ -12,11 +12,15 @@ import (
 // asks: the guard may have the attempt wait. It returns false if the client is
 // banned.
 func (c *conn) judge(cred *protocol.Credential) bool {
+	c.understood.Store(true)
+	c.asking.Store(true)
 	c.mu.Unlock()
 	ctx, done := c.during()
 	attempt, d := c.service.server.guard.Attempt(ctx, &c.origin, cred)
 	done()
 	c.mu.Lock()
+	c.heard.Store(moment())
+	c.asking.Store(false)
 	c.attempt = attempt
 	if d.Verdict == protocol.Banned && !c.authenticated.Load() {
 		return false

@@ -22,7 +22,7 @@ const defaultRest = 3 * time.Second
 
 // mayRest tells whether the sweeper should ask the connection to rest.
 func (c *conn) mayRest(now int64) bool {
-	if !c.talking.Load() || c.resting.Load() || c.gate.closed() || now-c.moved.Load() < int64(c.service.server.restAfter) {
+	if !c.talking.Load() || c.resting.Load() || c.gate.closed() || c.asking.Load() || now-c.moved.Load() < int64(c.service.server.restAfter) {
 		return false
 	}
 	switch protocol.Phase(c.phase.Load()) {

@@ -42,8 +42,10 @@ func (s *Server) sweep() {
 // overdue tells which of its times is up, "" if none. While the server owes a
 // reply none runs, except for a client that has gone or that takes nothing.
 func (c *conn) overdue(now int64) string {
-	if !c.talking.Load() || c.gate.closed() {
-		return "" // the header's and the handshake's deadlines are the sockets'
+	if !c.talking.Load() || c.gate.closed() || c.asking.Load() {
+		// The header's and the handshake's deadlines are the sockets'; and who
+		// waits for the guard waits for us.
+		return ""
 	}
 	t := &c.service.timeouts
 	past := func(since int64, limit guard.Duration) bool { return now-since > int64(limit) }

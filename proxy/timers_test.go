@@ -178,6 +178,35 @@ func TestReload(t *testing.T) {
 	b.dial("127.0.2.11").expect("* OK")
 }
 
+// Who waits for the guard, because others' reservations fill the limit, waits
+// for us: no timer of the client's runs.
+func TestNoTimerRunsWhileTheGuardIsAsked(t *testing.T) {
+	release := make(chan struct{})
+	b := newBed(t, imapPlain, func(s *session) {
+		fmt.Fprint(s, "* OK Dovecot ready.\r\n")
+		tag, _, _ := strings.Cut(s.line(), " ")
+		<-release
+		fmt.Fprintf(s, "%s OK Logged in\r\n", tag)
+		s.line()
+	}, func(cfg *Config, g *guard.Config) {
+		cfg.Timeouts.FirstCommand = guard.Duration(50 * time.Millisecond)
+		cfg.Timeouts.Login = guard.Duration(50 * time.Millisecond)
+		cfg.Timeouts.Command = guard.Duration(50 * time.Millisecond)
+		g.Authentication = limit(t, "1/1h")
+	})
+	first, second := b.dial("127.0.2.14"), b.dial("127.0.2.14")
+	for i, c := range []*client{first, second} {
+		c.expect("* OK")
+		c.send(fmt.Sprintf("a LOGIN user%d right", i))
+	}
+	witness := b.dial("127.0.2.15") // its end shows that the sweeper has been round
+	witness.expect("* OK")
+	witness.rest()
+	close(release)
+	first.expect("a OK")
+	second.expect("a OK")
+}
+
 // Who stops before TLS, or in the middle of the handshake, has loitered too.
 func TestStoppingBeforeTLSIsLoitering(t *testing.T) {
 	b := newBed(t, Listener{Protocol: "imap", TLS: protocol.TLSImplicit}, imap, func(cfg *Config, g *guard.Config) {
