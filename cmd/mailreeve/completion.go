@@ -4,6 +4,8 @@ import (
 	"context"
 	"flag"
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 )
 
@@ -40,10 +42,36 @@ func words(v verb) string {
 	for _, f := range verbFlags(v) {
 		w = append(w, "--"+f.Name)
 	}
-	if v.name == "completion" {
+	switch v.name {
+	case "completion":
 		w = append(w, "bash", "zsh", "fish")
+	case "unban":
+		w = append(w, "all")
 	}
 	return strings.Join(w, " ")
+}
+
+// fileVerbs are the commands whose arguments are files.
+func fileVerbs() []string { return []string{"import", "replay"} }
+
+// flagWords are the flags whose values are fixed words.
+func flagWords() map[string][]string {
+	return map[string][]string{
+		"format": importFormats(),
+		"kind":   {"ban", "guard", "refuse", "delay", "any"},
+		"sort":   {"until", "since", "target", "rule"},
+		"scope":  {"all", "auth", "mx"},
+	}
+}
+
+// flagWordsBash completes the values of such flags.
+func flagWordsBash() string {
+	var b strings.Builder
+	all := flagWords()
+	for _, name := range slices.Sorted(maps.Keys(all)) {
+		fmt.Fprintf(&b, "--%s) COMPREPLY=($(compgen -W %q -- \"$cur\")); return;;\n\t", name, strings.Join(all[name], " "))
+	}
+	return b.String()
 }
 
 // bannedTargets is a shell command that lists what can be unbanned.
@@ -66,7 +94,9 @@ func bashCompletion() string {
 		fmt.Fprintf(&b, "\t%s) words=\"%s%s\";;\n", v.name, words(v), extra)
 	}
 	fmt.Fprintf(&b, "\t*) words=\"--config --socket --json help %s\";;\n\tesac\n", strings.Join(names, " "))
-	b.WriteString("\tCOMPREPLY=($(compgen -W \"$words\" -- \"$cur\"))\n}\ncomplete -F _mailreeve mailreeve\n")
+	fmt.Fprintf(&b, "\tcase $prev in %s\tesac\n", flagWordsBash())
+	fmt.Fprintf(&b, "\tcase $verb in %s) COMPREPLY=($(compgen -W \"$words\" -f -- \"$cur\"));;\n", strings.Join(fileVerbs(), "|"))
+	b.WriteString("\t*) COMPREPLY=($(compgen -W \"$words\" -- \"$cur\"));;\n\tesac\n}\ncomplete -o filenames -F _mailreeve mailreeve\n")
 	return b.String()
 }
 
@@ -83,7 +113,11 @@ func zshCompletion() string {
 		if v.name == "unban" || v.name == "why" {
 			extra = " $(" + bannedTargets + ")"
 		}
-		fmt.Fprintf(&b, "\t%s) compadd -- %s%s;;\n", v.name, words(v), extra)
+		files := ""
+		if slices.Contains(fileVerbs(), v.name) {
+			files = "; _files"
+		}
+		fmt.Fprintf(&b, "\t%s) compadd -- %s%s%s;;\n", v.name, words(v), extra, files)
 	}
 	b.WriteString("\tesac\n}\n_mailreeve \"$@\"\n")
 	return b.String()
@@ -97,10 +131,15 @@ func fishCompletion() string {
 		fmt.Fprintf(&b, "complete -c mailreeve -n __fish_use_subcommand -a %s -d %s\n", v.name, shellQuote(v.summary))
 		for _, f := range verbFlags(v) {
 			_, about := flag.UnquoteUsage(f)
-			fmt.Fprintf(&b, "complete -c mailreeve -n '__fish_seen_subcommand_from %s' -l %s -d %s\n", v.name, f.Name, shellQuote(about))
+			values := ""
+			if fixed := flagWords()[f.Name]; fixed != nil {
+				values = " -x -a " + shellQuote(strings.Join(fixed, " "))
+			}
+			fmt.Fprintf(&b, "complete -c mailreeve -n '__fish_seen_subcommand_from %s' -l %s%s -d %s\n", v.name, f.Name, values, shellQuote(about))
 		}
 	}
 	b.WriteString("complete -c mailreeve -n '__fish_seen_subcommand_from completion' -a 'bash zsh fish'\n")
+	fmt.Fprintf(&b, "complete -c mailreeve -n '__fish_seen_subcommand_from %s' -F\n", strings.Join(fileVerbs(), " "))
 	fmt.Fprintf(&b, "complete -c mailreeve -n '__fish_seen_subcommand_from unban why' -a %s\n", shellQuote("("+bannedTargets+")"))
 	return b.String()
 }

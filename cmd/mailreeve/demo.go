@@ -164,6 +164,7 @@ func (d *demo) suggest(w io.Writer) {
 	fmt.Fprintf(w, "  printf 'Subject: hello\\n\\nHi Alice\\n' | curl -k --url smtps://127.0.0.1:10465 -u bob@example.test:bob-pw \\\n"+
 		"      --mail-from bob@example.test --mail-rcpt alice@example.test -T -\n")
 	fmt.Fprintf(w, "  curl -k 'imaps://127.0.0.1:10993/INBOX;MAILINDEX=1' -u alice@example.test:alice-pw\n")
+	fmt.Fprintf(w, "  curl -k pop3s://127.0.0.1:10995/1 -u alice@example.test:alice-pw\n")
 	fmt.Fprintf(w, "  openssl s_client -quiet -connect 127.0.0.1:10587 -starttls smtp\n")
 	fmt.Fprintf(w, "  for i in 1 2 3 4 5 6 7; do curl -k --interface 127.0.0.77 imaps://127.0.0.1:10993 -u alice@example.test:guess$i; done\n")
 	fmt.Fprintf(w, "  curl -s http://%s/metrics | grep ^mailreeve\n", defaultMetrics)

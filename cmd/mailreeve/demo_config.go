@@ -66,6 +66,9 @@ func demoListeners() []demoListener {
 		{"submission", "127.0.0.1:10587", "submission", "starttls", "submission"},
 		{"imap", "127.0.0.1:10143", "imap", "starttls", "imap"},
 		{"imaps", "127.0.0.1:10993", "imap", "implicit", "imap"},
+		{"pop3", "127.0.0.1:10110", "pop3", "starttls", "pop3"},
+		{"pop3s", "127.0.0.1:10995", "pop3", "implicit", "pop3"},
+		{"sieve", "127.0.0.1:14190", "managesieve", "starttls", "sieve"},
 	}
 }
 
@@ -92,6 +95,8 @@ func (d *demo) writeConfig() error {
 			{"mx", d.server.mx.Addr()},
 			{"submission", d.server.submission.Addr()},
 			{"imap", d.server.imap.Addr()},
+			{"pop3", d.server.pop3.Addr()},
+			{"sieve", d.server.sieve.Addr()},
 		},
 		"Listeners": demoListeners(),
 		"Limit":     fmt.Sprintf("%d/1h", demoGuesses),

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -39,14 +40,15 @@ func demoUsers() []demoUser {
 const maxDemoMessage = 25 << 20
 
 // A demoServer is the mail server behind the demo's proxy: it takes mail over
-// SMTP and gives it out over IMAP, all in memory. Its three ports are on
-// loopback and want a PROXY v2 header, as Postfix and Dovecot behind mailreeve
+// SMTP, gives it out over IMAP and POP3, and keeps Sieve scripts, all in memory.
+// Its ports are on loopback and want a PROXY v2 header, as Postfix and Dovecot behind mailreeve
 // do; who comes without one is turned away.
 type demoServer struct {
-	mx, submission, imap net.Listener
+	mx, submission, imap, pop3, sieve net.Listener
 
 	passwords map[string]string
 	mailboxes map[string]*imapmemserver.User
+	scripts   demoScripts
 
 	// guesses counts the wrong passwords that came through to this server.
 	guesses atomic.Int64
@@ -60,7 +62,8 @@ func newDemoServer(log *slog.Logger) (*demoServer, error) {
 	s := &demoServer{
 		passwords: map[string]string{},
 		mailboxes: map[string]*imapmemserver.User{},
-		done:      make(chan error, 3),
+		scripts:   demoScripts{texts: map[string]map[string]string{}, active: map[string]string{}},
+		done:      make(chan error, 5),
 	}
 	store := imapmemserver.New()
 	for _, u := range demoUsers() {
@@ -71,7 +74,7 @@ func newDemoServer(log *slog.Logger) (*demoServer, error) {
 		store.AddUser(mailbox)
 		s.passwords[u.login], s.mailboxes[u.login] = u.password, mailbox
 	}
-	for _, l := range []*net.Listener{&s.mx, &s.submission, &s.imap} {
+	for _, l := range []*net.Listener{&s.mx, &s.submission, &s.imap, &s.pop3, &s.sieve} {
 		var err error
 		if *l, err = listenForProxy(); err != nil {
 			return nil, errors.Join(err, s.Close())
@@ -82,6 +85,8 @@ func newDemoServer(log *slog.Logger) (*demoServer, error) {
 	s.serveSMTP(s.mx, quiet, false)
 	s.serveSMTP(s.submission, quiet, true)
 	s.serveIMAP(s.imap, quiet, store)
+	s.servePOP3(s.pop3)
+	s.serveSieve(s.sieve)
 	return s, nil
 }
 
@@ -142,6 +147,50 @@ func (s *demoServer) serveIMAP(l net.Listener, quiet imapserver.Logger, store *i
 // serve runs one of the servers and keeps how it ended.
 func (s *demoServer) serve(run func() error) {
 	s.done <- run()
+}
+
+// serveEach serves every connection of a listener, until it is closed; its
+// connections then end as well.
+func (s *demoServer) serveEach(l net.Listener, one func(net.Conn)) {
+	var (
+		mu     sync.Mutex
+		closed bool
+		open   = map[net.Conn]bool{}
+		all    sync.WaitGroup
+	)
+	s.close = append(s.close, func() error {
+		mu.Lock()
+		closed = true
+		for c := range open {
+			c.Close()
+		}
+		mu.Unlock()
+		all.Wait()
+		return nil
+	})
+	go s.serve(func() error {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return err
+			}
+			mu.Lock()
+			if closed {
+				c.Close()
+				mu.Unlock()
+				continue
+			}
+			open[c] = true
+			all.Go(func() {
+				one(c)
+				c.Close()
+				mu.Lock()
+				delete(open, c)
+				mu.Unlock()
+			})
+			mu.Unlock()
+		}
+	})
 }
 
 // right tells whether the password is the login's, and counts those that are
