@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"mailreeve/guard"
 	"mailreeve/proxy"
 )
 
@@ -36,7 +37,7 @@ func checkVerb(flags *flag.FlagSet) action {
 		answer := checkAnswer{Config: in.config, Errors: []string{}}
 		c, err := loadConfig(in.config)
 		if err == nil {
-			err = checkFiles(c)
+			err = inFile(in.config, checkFiles(c))
 		}
 		if err != nil {
 			answer.Errors = strings.Split(err.Error(), "\n")
@@ -71,13 +72,16 @@ func (in *invocation) endCheck(answer checkAnswer, err error) error {
 // checkFiles reads the files that the configuration names.
 func checkFiles(c *Config) error {
 	var errs []error
-	for _, cert := range c.Certificates {
+	for i, cert := range c.Certificates {
 		if _, err := tls.LoadX509KeyPair(cert.Cert, cert.Key); err != nil {
-			errs = append(errs, fmt.Errorf("certificate %s with key %s: %w", cert.Cert, cert.Key, err))
+			errs = append(errs, &proxy.ConfigError{
+				Element: proxy.Element{Table: "certificate", Index: i, Key: "cert"},
+				Msg:     fmt.Sprintf("certificate %s with key %s: %v", cert.Cert, cert.Key, err),
+			})
 		}
 	}
 	if _, err := readAliases(c.Guard.AliasFile); err != nil {
-		errs = append(errs, err)
+		errs = append(errs, &guard.KeyError{Key: "alias-file", Err: err})
 	}
 	return errors.Join(errs...)
 }
@@ -98,7 +102,7 @@ func (in *invocation) showLearnt(answer *checkAnswer) error {
 			in.printf("%s at %s (%s): %s\n", p.Upstream, p.Address, p.Protocol, p.Error)
 			continue
 		}
-		in.printf("%s at %s (%s): ok, %s%s\n", p.Upstream, p.Address, p.Protocol, plain(p.Host), madeBy(p.Family))
+		in.printf("%s at %s (%s): ok%s%s\n", p.Upstream, p.Address, p.Protocol, comma(plain(p.Host)), comma(p.Family))
 		for _, line := range wrap(p.Capabilities, 72) {
 			in.printf("    %s\n", line)
 		}
@@ -110,11 +114,12 @@ func (in *invocation) showLearnt(answer *checkAnswer) error {
 	return nil
 }
 
-func madeBy(family string) string {
-	if family == "" {
+// comma sets a word that may be missing off from what is before it.
+func comma(word string) string {
+	if word == "" {
 		return ""
 	}
-	return ", " + family
+	return ", " + word
 }
 
 // wrap puts words on lines of at most the given width. They are a server's: what

@@ -150,6 +150,22 @@ func placeError(file string, where *locator, err error) error {
 	return &fault
 }
 
+// inFile gives an error that shows only once the settings are used, such as a
+// certificate that is not there or a port that is taken, its line in the file.
+// Other errors stay as they are.
+func inFile(file string, err error) error {
+	var inProxy *proxy.ConfigError
+	var inGuard *guard.KeyError
+	if !errors.As(err, &inProxy) && !errors.As(err, &inGuard) {
+		return err
+	}
+	text, unread := readConfigFile(file)
+	if unread != nil {
+		return err
+	}
+	return &exitError{exitConfig, placeError(file, locate(text), err)}
+}
+
 // guardElement takes apart the keys of the guard's errors: "ban-time" is in
 // [guard], "rule[2].limit" in the third [[guard.rule]].
 func guardElement(key string) proxy.Element {

@@ -54,7 +54,7 @@ func start(ctx context.Context, file string, c *Config, log *slog.Logger, level 
 		}
 		d.cancel()
 		d.running.Wait()
-		return nil, errors.Join(err, d.closeGuard())
+		return nil, errors.Join(inFile(file, err), d.closeGuard())
 	}
 	return d, nil
 }
@@ -82,11 +82,11 @@ func (d *daemon) open(ctx, beside context.Context) (err error) {
 	if d.config.Admin.Metrics != "" {
 		l, err := net.Listen("tcp", d.config.Admin.Metrics)
 		if err != nil {
-			return fmt.Errorf("admin.metrics: %w", err)
+			return faultAt("admin", "metrics", "%v; name another address, or \"\" for none", err)
 		}
 		d.serveHTTP(beside, l, d.metrics.handler(d))
 	}
-	return withPortHint(d.proxy.Listen())
+	return d.proxy.Listen()
 }
 
 // openGuard opens the guard and has the names of its allow list resolved.
@@ -97,7 +97,7 @@ func (d *daemon) openGuard(ctx, beside context.Context) error {
 	}
 	opt.Store, opt.Log = d.config.Store, d.log
 	if d.guard, err = guard.Open(d.config.Guard, opt); err != nil {
-		return fmt.Errorf("open the guard: %w", err)
+		return fmt.Errorf("open the guard: %w", withOwnerHint(err))
 	}
 	log, err := openEventLog(d.config.Events, &d.events, d.log)
 	if err != nil {
@@ -111,10 +111,11 @@ func (d *daemon) openGuard(ctx, beside context.Context) error {
 	return nil
 }
 
-// withPortHint adds what to do to an error about a port below 1024.
-func withPortHint(err error) error {
+// withOwnerHint adds what to do to an error about a store that we may not use:
+// mostly it was made by a run as root.
+func withOwnerHint(err error) error {
 	if errors.Is(err, fs.ErrPermission) {
-		return fmt.Errorf("%w; ports below 1024 need the capability CAP_NET_BIND_SERVICE (systemd: AmbientCapabilities=CAP_NET_BIND_SERVICE) or root", err)
+		return fmt.Errorf("%w; the store's directory and its files must belong to the user that mailreeve runs as (chown -R mailreeve: /var/lib/mailreeve)", err)
 	}
 	return err
 }
@@ -133,7 +134,8 @@ func (d *daemon) serveHTTP(ctx context.Context, l net.Listener, h http.Handler) 
 		server.Close()
 	})
 	d.running.Go(func() {
-		if err := server.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+		// A listener is closed only by us, where the start has failed.
+		if err := server.Serve(l); !errors.Is(err, http.ErrServerClosed) && !errors.Is(err, net.ErrClosed) {
 			d.log.Error("admin: stopped serving", "address", l.Addr().String(), "error", err)
 		}
 	})

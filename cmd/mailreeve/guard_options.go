@@ -17,7 +17,7 @@ import (
 func guardOptions(ctx context.Context, c *Config) (guard.Options, error) {
 	aliases, err := readAliases(c.Guard.AliasFile)
 	if err != nil {
-		return guard.Options{}, err
+		return guard.Options{}, &guard.KeyError{Key: "alias-file", Err: err}
 	}
 	opt := guard.Options{Aliases: aliases, Local: localPrefixes(ctx, c)}
 	for _, l := range c.Listeners {
@@ -73,7 +73,7 @@ func readAliases(file string) (map[string]string, error) {
 	}
 	f, err := os.Open(file)
 	if err != nil {
-		return nil, fmt.Errorf("guard.alias-file: %w", err)
+		return nil, err
 	}
 	defer f.Close()
 	aliases := map[string]string{}

@@ -37,7 +37,7 @@ func (d *daemon) replaceConfig() error {
 	defer cancel()
 	opt, err := guardOptions(ctx, next)
 	if err != nil {
-		return err
+		return inFile(d.file, err)
 	}
 	oldOpt, err := guardOptions(ctx, old)
 	if err != nil {
@@ -49,7 +49,7 @@ func (d *daemon) replaceConfig() error {
 			return err
 		}
 	}
-	if err := d.takeOver(old, next, oldOpt, opt); err != nil {
+	if err := inFile(d.file, d.takeOver(old, next, oldOpt, opt)); err != nil {
 		if events != nil && next.Events != old.Events {
 			err = errors.Join(err, events.close())
 		}
@@ -77,7 +77,7 @@ func (d *daemon) takeOver(old, next *Config, oldOpt, opt guard.Options) error {
 		return err
 	}
 	if err := d.proxy.Reload(next.proxyConfig()); err != nil {
-		return errors.Join(withPortHint(err), d.guard.Reconfigure(old.Guard, oldOpt))
+		return errors.Join(err, d.guard.Reconfigure(old.Guard, oldOpt))
 	}
 	return nil
 }
