@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime/debug"
+	"syscall"
 	"time"
 
 	"go.etcd.io/bbolt"
@@ -44,7 +45,10 @@ func openBolt(dir string, into taker) (backend, string, error) {
 	if errors.Is(err, bolterrors.ErrTimeout) {
 		return nil, "", fmt.Errorf("store: %s is in use by another process; stop it, or give this one another store.path", path)
 	}
-	if errors.Is(err, os.ErrPermission) {
+	// The system's own refusals (permissions, a full or a read-only disk) say
+	// nothing about what is in the file.
+	var errno syscall.Errno
+	if errors.As(err, &errno) {
 		return nil, "", fmt.Errorf("store.path: %w", err)
 	}
 	var damage error
@@ -56,10 +60,17 @@ func openBolt(dir string, into taker) (backend, string, error) {
 	return recoverBolt(db, path, damage, into)
 }
 
+// errEmpty is a file without a byte in it. bbolt would take it for a new one,
+// but a file is only ever that when something has been lost.
+var errEmpty = errors.New("the file is empty")
+
 // openFile opens the file. bbolt may panic, or the memory map may fault, on a
 // file that is cut short.
 func openFile(path string) (db *bbolt.DB, err error) {
 	defer recoverDamage(&err)()
+	if info, err := os.Stat(path); err == nil && info.Size() == 0 {
+		return nil, errEmpty
+	}
 	return bbolt.Open(path, 0o600, &bbolt.Options{Timeout: lockWait, FreelistType: bbolt.FreelistMapType})
 }
 

@@ -174,8 +174,9 @@ func TestADamagedFileIsPutAsideAndSaidLoudly(t *testing.T) {
 		t.Fatal(err)
 	}
 	for name, damage := range map[string]func([]byte) []byte{
-		"empty header": func(b []byte) []byte { clear(b[:8192]); return b },
-		"cut short":    func(b []byte) []byte { return b[:5*os.Getpagesize()] },
+		"empty header":   func(b []byte) []byte { clear(b[:8192]); return b },
+		"cut short":      func(b []byte) []byte { return b[:5*os.Getpagesize()] },
+		"cut to nothing": func([]byte) []byte { return nil },
 		"a flipped bit": func(b []byte) []byte {
 			i := bytes.Index(b, []byte("manual"))
 			b[i] ^= 1
@@ -228,6 +229,22 @@ func TestADamagedFileIsPutAsideAndSaidLoudly(t *testing.T) {
 				t.Errorf("after another start: %d bans, want %d; %+v", n.Bans, st.Bans, n.Store)
 			}
 		})
+	}
+}
+
+// A file that the system does not let us use is not damaged: it stays where it
+// is.
+func TestAFileThatCannotBeUsedIsNotPutAside(t *testing.T) {
+	dir := t.TempDir()
+	if err := os.Mkdir(filepath.Join(dir, storeFile), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	_, err := Open(DefaultConfig(), Options{Store: StoreConfig{Kind: "embedded", Path: dir}})
+	if err == nil || !strings.Contains(err.Error(), "is a directory") || strings.Contains(err.Error(), "damaged") {
+		t.Errorf("error %v, want that it is a directory", err)
+	}
+	if aside, _ := filepath.Glob(filepath.Join(dir, "*.damaged-*")); len(aside) > 0 {
+		t.Errorf("put aside: %v", aside)
 	}
 }
 
