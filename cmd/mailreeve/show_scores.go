@@ -8,22 +8,16 @@ import (
 	"mailreeve/guard"
 )
 
-// showScores lists counters, and the events that add up to them: each event
-// once, with a column for what each counter makes of it.
-func (in *invocation) showScores(target string, scores []guard.Score) {
-	for i, s := range scores {
-		in.printf("  [%d] %s of %s now, rule %s", i+1, points(s.Points), s.Limit, s.Rule)
-		if s.Key != target {
-			in.printf(" for %s", plain(s.Key))
-		}
-		if s.Pending > 0 {
-			in.printf(" (and %s for guesses that the server has not answered yet)", points(s.Pending))
-		}
-		in.printf("\n")
+// showScore tells of a counter, which has column n in the table of events.
+func (in *invocation) showScore(n int, target string, s *guard.Score) {
+	in.printf("  [%d] %s of %s now, rule %s", n, points(s.Points), s.Limit, s.Rule)
+	if s.Key != target {
+		in.printf(" for %s", plain(s.Key))
 	}
-	if rows := scoreTable(scores); len(rows) > 2 {
-		in.table(rows)
+	if s.Pending > 0 {
+		in.printf(" (and %s for guesses that the server has not answered yet)", points(s.Pending))
 	}
+	in.printf("\n")
 }
 
 // An eventID tells one event from another. Of several that are the same in all
@@ -34,8 +28,9 @@ type eventID struct {
 	occurrence int
 }
 
-// scoreTable makes a row of each event, with its points under each counter, and
-// a last row of the sums.
+// scoreTable makes a row of each event, with its points under each ban that it
+// led to and each counter that has it, and a last row of the sums. So nothing is
+// listed twice, and every column adds up.
 func scoreTable(scores []guard.Score) [][]string {
 	type line struct {
 		guard.Scored
@@ -74,6 +69,10 @@ func scoreTable(scores []guard.Score) [][]string {
 				p = "-"
 			}
 			row = append(row, p)
+		}
+		if l.Folded > 0 {
+			rows = append(rows, append(row, fmt.Sprintf("%s and %d more", about(l.Event), l.Folded)))
+			continue
 		}
 		rows = append(rows, append(row, about(l.Event)))
 	}

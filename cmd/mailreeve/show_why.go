@@ -16,6 +16,7 @@ func (in *invocation) showWhy(w guard.Why) {
 	for _, a := range w.Allowed {
 		in.printf("  allowed by %s as %s, %s left: allow beats ban\n", a.Source, allowedTarget(a), until(a.Until))
 	}
+	var sums []guard.Score // each with events that add up to it
 	for _, b := range w.Bans {
 		in.printf("  banned as %s in scope %s by rule %s since %s, %s left (no. %d)\n",
 			plain(b.Target), b.Scope, b.Rule, when(b.Since), until(b.Until), b.Count)
@@ -23,15 +24,21 @@ func (in *invocation) showWhy(w guard.Why) {
 			in.printf("    %s\n", r)
 		}
 		if len(b.Events) > 0 {
-			in.printf("    %s points reached the limit %s:\n", points(b.Score), b.Limit)
-			in.showScored(b.Events)
+			sums = append(sums, guard.Score{Points: b.Score, Events: b.Events})
+			in.printf("    [%d] %s points reached the limit %s\n", len(sums), points(b.Score), b.Limit)
 		}
 	}
 	for _, b := range w.Past {
 		in.printf("  was banned as %s by rule %s until %s; it counts for how long the next one is\n",
 			plain(b.Target), b.Rule, when(b.Until))
 	}
-	in.showScores(w.Target, w.Scores)
+	for _, s := range w.Scores {
+		sums = append(sums, s)
+		in.showScore(len(sums), w.Target, &s)
+	}
+	if rows := scoreTable(sums); len(rows) > 2 {
+		in.table(rows)
+	}
 	if len(w.Places) > 0 {
 		in.printf("  familiar places: %s\n", places(w.Places))
 	}
