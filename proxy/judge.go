@@ -72,6 +72,9 @@ func (c *conn) settle(step *protocol.Step) bool {
 	d := c.service.server.guard.Settle(attempt, step.Outcome, step.Code)
 	c.deciding.Store(false)
 	c.delay = d.Delay
+	if step.Outcome == protocol.Failure || step.Outcome == protocol.Left {
+		c.remember(protocol.AuthFailure)
+	}
 	if step.Outcome == protocol.Success {
 		c.authenticated.Store(true)
 		c.cutLater.Store(false)
@@ -113,11 +116,18 @@ func (c *conn) note(k protocol.Kind) {
 	}
 }
 
+// remember keeps an event for the connection's log line.
+func (c *conn) remember(k protocol.Kind) {
+	if len(c.events) < maxEvents {
+		c.events = append(c.events, protocol.Event{Kind: k})
+	}
+}
+
 func (c *conn) tellEvent(e protocol.Event) bool {
 	if e.Kind == protocol.GoodRcpt {
 		c.delivered.Store(true)
-	} else if len(c.events) < maxEvents {
-		c.events = append(c.events, protocol.Event{Kind: e.Kind})
+	} else {
+		c.remember(e.Kind)
 	}
 	if c.unscored {
 		return false

@@ -107,6 +107,9 @@ func TestBanCutsTheUnauthenticated(t *testing.T) {
 	}
 	good.send("c NOOP")
 	good.expect("c OK")
+	b.waitFor("the guesses in the connection's log line", func() bool {
+		return strings.Contains(b.log.String(), "events=map[auth-failure:2]")
+	})
 }
 
 // Both directions end on their own: what the server still has to say after the
