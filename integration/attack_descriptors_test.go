@@ -54,9 +54,10 @@ func TestAttackDescriptors(t *testing.T) {
 // nobody: the places for handshakes are for those under way, and end.
 func TestAttackHandshakes(t *testing.T) {
 	t.Parallel()
-	cfg := testbed.InFront("imap", "implicit", bed.Dovecot.IMAPProxy, map[string]any{"loitering": "20/1d"})
+	cfg := testbed.InFront("imap", "implicit", bed.Dovecot.IMAPProxy, map[string]any{"loitering": "8/1d"})
 	cfg.Limits = map[string]any{"handshakes": 4, "connections-per-address": 1000}
-	cfg.Timeouts = map[string]any{"handshake": "1s"}
+	// Long enough for an honest handshake on a machine that is busy.
+	cfg.Timeouts = map[string]any{"handshake": "3s"}
 	p := bed.NewProxy(t, cfg)
 	user := bed.Users[45]
 	var stop atomic.Bool
