@@ -137,47 +137,6 @@ type hinted struct {
 func (h *hinted) Error() string { return h.error.Error() + "; " + h.hint }
 func (h *hinted) Unwrap() error { return h.error }
 
-// accept runs until the socket is closed. Errors are waited out: running out
-// of descriptors must not end the service.
-func (l *listener) accept(s *Server) {
-	defer close(l.done)
-	rc, err := l.file.SyscallConn()
-	if err != nil {
-		return
-	}
-	wait := 5 * time.Millisecond
-	for {
-		var fd int
-		var sa unix.Sockaddr
-		var acceptErr error
-		err := rc.Read(func(lfd uintptr) bool {
-			fd, sa, acceptErr = unix.Accept4(int(lfd), unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC)
-			return acceptErr != unix.EAGAIN
-		})
-		if err != nil {
-			return
-		}
-		switch acceptErr {
-		case nil:
-			wait = 5 * time.Millisecond
-			if l.filtered.Load() {
-				detachFilter(fd)
-			}
-			s.arrive(l.service.Load(), fd, peerOf(sa))
-			continue
-		case unix.ECONNABORTED, unix.EINTR:
-			continue
-		}
-		s.acceptFailed(l.service.Load(), acceptErr)
-		select {
-		case <-s.ctx.Done():
-			return
-		case <-time.After(wait):
-		}
-		wait = min(2*wait, time.Second)
-	}
-}
-
 // peerOf gives a socket's peer as the guard knows addresses.
 func peerOf(sa unix.Sockaddr) netip.AddrPort {
 	switch a := sa.(type) {
@@ -260,13 +219,6 @@ func (s *Server) countDescriptors() {
 		s.log.Warn("too few descriptors for the connections that are allowed",
 			"descriptors", limit.Cur, "needed", need, "hint", "raise LimitNOFILE in the unit, or lower limits.connections")
 	}
-}
-
-// drop closes a socket at once, with a reset: nothing of it stays behind in
-// TIME_WAIT.
-func drop(fd int) {
-	_ = unix.SetsockoptLinger(fd, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1})
-	_ = unix.Close(fd)
 }
 
 // acceptFailed says once a minute that connections cannot be taken.
