@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"os"
+	"runtime"
 	"runtime/debug"
 	gauges "runtime/metrics"
 	"time"
@@ -24,17 +25,23 @@ const (
 	spareHeap = 32 << 20
 
 	// leastPercent and mostPercent bound what is set in GOGC's stead. A large
-	// heap grows by half.
-	leastPercent = 50
-	mostPercent  = 400
+	// heap grows by half; one that grows because connections stay by less, for
+	// what they allocated to get there leaves holes between what they keep.
+	leastPercent   = 50
+	mostPercent    = 400
+	growingPercent = 25
 
-	// memoryTick is how often the heap is looked at.
-	memoryTick = 5 * time.Second
+	// memoryTick is how often the heap is looked at, and growingFor how long
+	// one that has grown is taken to be growing.
+	memoryTick = time.Second
+	growingFor = 5 * time.Second
 
 	// quietBytes is what may be allocated in a tick without it counting as
-	// traffic, and worthBytes what must have been allocated since the last time
-	// for giving back to be worth its while.
-	quietBytes = 1 << 20
+	// traffic, quietTicks how many such ticks mean that it has stopped, and
+	// worthBytes what must have been allocated since the last time for giving
+	// back to be worth its while.
+	quietBytes = 256 << 10
+	quietTicks = 5
 	worthBytes = 4 << 20
 
 	// giveBackEvery is how often memory is given back at most.
@@ -43,9 +50,12 @@ const (
 
 // A memoryKeeper decides. It has no clock and no heap of its own.
 type memoryKeeper struct {
-	percent   int    // what was last set
-	allocated uint64 // at the last look
-	givenAt   uint64 // what had been allocated when memory was last given back
+	percent   int           // what was last set
+	live      uint64        // at the last look
+	grew      time.Duration // when that had last grown
+	allocated uint64        // at the last look
+	quiet     int           // ticks
+	givenAt   uint64        // what had been allocated when memory was last given back
 	given     time.Duration
 }
 
@@ -53,12 +63,23 @@ type memoryKeeper struct {
 // collection left alive, in bytes, and for how long the program has run. It says
 // what GOGC should be, 0 for as it is, and whether to give memory back.
 func (k *memoryKeeper) look(allocated, live uint64, now time.Duration) (percent int, giveBack bool) {
-	quiet := allocated-k.allocated < quietBytes
+	if allocated-k.allocated < quietBytes {
+		k.quiet++
+	} else {
+		k.quiet = 0
+	}
 	k.allocated = allocated
-	if quiet && allocated-k.givenAt >= worthBytes && now-k.given >= giveBackEvery {
+	if k.quiet >= quietTicks && allocated-k.givenAt >= worthBytes && now-k.given >= giveBackEvery {
 		k.givenAt, k.given, giveBack = allocated, now, true
 	}
+	if live > k.live+k.live/16 {
+		k.grew = now
+	}
+	k.live = live
 	want := int(min(mostPercent, max(leastPercent, spareHeap*100/max(live, 1))))
+	if now-k.grew < growingFor && live >= spareHeap/4 {
+		want = growingPercent
+	}
 	// To set it stops the world for a moment: not for a trifle.
 	if d := want - k.percent; d > k.percent/8 || -d > k.percent/8 {
 		k.percent, percent = want, want
@@ -72,7 +93,7 @@ func keepMemory(ctx context.Context) {
 	figures := []gauges.Sample{{Name: "/gc/heap/allocs:bytes"}, {Name: "/gc/heap/live:bytes"}}
 	tick := time.NewTicker(memoryTick)
 	defer tick.Stop()
-	keeper := memoryKeeper{given: -giveBackEvery}
+	keeper := memoryKeeper{given: -giveBackEvery, grew: -growingFor}
 	for began := time.Now(); ; {
 		gauges.Read(figures)
 		percent, giveBack := keeper.look(figures[0].Value.Uint64(), figures[1].Value.Uint64(), time.Since(began))
@@ -80,6 +101,7 @@ func keepMemory(ctx context.Context) {
 			debug.SetGCPercent(percent)
 		}
 		if giveBack {
+			runtime.GC() // the pools of buffers keep theirs for one collection
 			debug.FreeOSMemory()
 		}
 		select {

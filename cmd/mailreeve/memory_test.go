@@ -24,7 +24,14 @@ func TestMemoryKeeperGivesBackWhenQuiet(t *testing.T) {
 	}{
 		{"traffic", 100 << 20, false},
 		{"more of it", 2 << 20, false},
-		{"silence", 10 << 10, true},
+		{"silence", 10 << 10, false},
+		{"silence", 10 << 10, false},
+		{"a word", 300 << 10, false},
+		{"silence", 10 << 10, false},
+		{"silence", 10 << 10, false},
+		{"silence", 10 << 10, false},
+		{"silence", 10 << 10, false},
+		{"silence for long enough", 10 << 10, true},
 		{"silence goes on", 10 << 10, false},
 		{"a burst", 50 << 20, false},
 		{"silence too soon", 0, false},
@@ -41,22 +48,26 @@ func TestMemoryKeeperGivesBackWhenQuiet(t *testing.T) {
 	t.Error("what the burst left is never given back")
 }
 
-// A small heap gets room to grow, a large one grows by half, and what hardly
-// differs is left alone.
+// A small heap gets room to grow, a large one grows by half, one that grows
+// because connections stay is kept tight, and what hardly differs is left alone.
 func TestMemoryKeeperPacesCollections(t *testing.T) {
 	var k memoryKeeper
 	for _, step := range []struct {
+		at   time.Duration
 		live uint64
 		want int
 	}{
-		{1 << 20, mostPercent},
-		{2 << 20, 0},
-		{16 << 20, 200},
-		{17 << 20, 0},
-		{1 << 30, leastPercent},
+		{0, 1 << 20, mostPercent},
+		{10, 2 << 20, 0},
+		{20, 16 << 20, growingPercent},
+		{23, 16 << 20, 0},
+		{30, 16 << 20, 200},
+		{31, 33 << 20 / 2, 0},
+		{40, 1 << 30, growingPercent},
+		{50, 1 << 30, leastPercent},
 	} {
-		if got, _ := k.look(0, step.live, 0); got != step.want {
-			t.Errorf("%d MiB alive: GOGC %d, want %d", step.live>>20, got, step.want)
+		if got, _ := k.look(0, step.live, step.at*time.Second); got != step.want {
+			t.Errorf("after %d s, %d MiB alive: GOGC %d, want %d", step.at, step.live>>20, got, step.want)
 		}
 	}
 }
