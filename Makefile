@@ -36,7 +36,7 @@ clients: ## real clients through mailreeve and straight at the servers, in a tab
 	MAILREEVE_CLIENTS=$(CURDIR)/docs/clients.md go test -v -count 1 -timeout 30m -run TestClientsTable ./integration
 
 soak: ## attackers, clients and restarts for SOAK, then nothing may be left over
-	MAILREEVE_SOAK=$(SOAK) go test -v -count 1 -timeout 0 -run TestSoak ./integration
+	MAILREEVE_TEST_RACE=off MAILREEVE_SOAK=$(SOAK) go test -v -count 1 -timeout 0 -run TestSoak ./integration
 
 fleet: ## three proxies behind HAProxy, Valkey or Redis with Sentinels, on this machine, and an attack on them
 	go run ./deploy/fleet
