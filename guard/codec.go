@@ -164,7 +164,7 @@ func (e *entry) encode(now int64) []byte {
 		w := &e.windows[i]
 		sw := storedWindow{Rule: w.rule, Good: w.good, Limit: w.limit, Period: w.period.Milliseconds(), Keep: w.keep, Share: w.share}
 		for _, m := range w.marks {
-			sw.Marks = append(sw.Marks, storedMark{m.at, m.points, m.value, m.hard, m.ev})
+			sw.Marks = append(sw.Marks, storedMark{m.at, m.points, m.value, m.hard, m.event()})
 		}
 		for _, p := range w.pending {
 			if p.value == 0 || !w.has(p.value) {

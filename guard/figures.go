@@ -142,7 +142,7 @@ const (
 )
 
 // Bounds of the tables, in entries. A tracked address with one failure costs
-// about 1.4 KiB in all its windows (measured by BenchmarkTrackedAddress).
+// about 1 KB in all its windows (measured by BenchmarkTrackedAddress).
 const (
 	defaultMaxAddresses = 100_000
 	defaultMaxNetworks  = 50_000

@@ -31,7 +31,7 @@
 //
 // Tables are bounded, see [Config] and figures.go; bans are not. A ban costs
 // 34 to 68 bytes in the index and about 290 in the tables that operators read,
-// without its evidence; a tracked address with one failure costs about 1.4 KiB
+// without its evidence; a tracked address with one failure costs about 1 KB
 // with its network and its evidence (BenchmarkTrackedAddress).
 package guard
 

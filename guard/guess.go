@@ -37,8 +37,10 @@ func (g *guess) print() string {
 	if !g.same() {
 		return ""
 	}
-	return fmt.Sprintf("%04x", uint16(g.value))
+	return printGuess(uint16(g.value))
 }
+
+func printGuess(bits uint16) string { return fmt.Sprintf("%04x", bits) }
 
 // hashGuess hashes a guess with the key.
 func hashGuess(hashKey []byte, identities []string, secret []byte, net netip.Prefix) guess {

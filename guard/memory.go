@@ -27,6 +27,7 @@ type memoryLedger struct {
 	// others. It must not call the ledger.
 	succeeded func(login string) bool
 	random    *rand.Rand
+	commons   commons
 }
 
 // An entry holds all windows of one key.
@@ -56,6 +57,7 @@ func newMemoryLedger(b tableBounds, succeeded func(string) bool) *memoryLedger {
 		trickles:      make(map[string]*trickle),
 		dirty:         make(map[key]struct{}),
 		dirtyTrickles: make(map[string]struct{}),
+		commons:       make(commons),
 		succeeded:     succeeded,
 		random:        rand.New(rand.NewPCG(rand.Uint64(), rand.Uint64())),
 	}
@@ -77,7 +79,10 @@ func (l *memoryLedger) windowLocked(now int64, c *claim) (*entry, *ruleWindow) {
 			return e, w
 		}
 	}
-	e.windows = append(e.windows, ruleWindow{rule: c.rule, good: c.good, terms: c.terms})
+	// Most entries never have another: no room is made for it.
+	windows := make([]ruleWindow, len(e.windows), len(e.windows)+1)
+	copy(windows, e.windows)
+	e.windows = append(windows, ruleWindow{rule: c.rule, good: c.good, terms: c.terms})
 	return e, &e.windows[len(e.windows)-1]
 }
 
@@ -149,12 +154,13 @@ func (l *memoryLedger) charge(now time.Time, claims []claim, ev *Event) []total 
 
 func (l *memoryLedger) chargeLocked(now int64, claims []claim, ev *Event) []total {
 	totals := make([]total, 0, len(claims))
+	seen := l.commons.trace(ev)
 	for i := range claims {
 		c := &claims[i]
 		e, w := l.windowLocked(now, c)
-		m := mark{at: now, points: c.points, value: c.value, hard: c.hard, ev: ev}
+		m := mark{at: now, points: c.points, value: c.value, hard: c.hard, trace: seen}
 		if c.good {
-			m.ev = nil // nobody is ever asked to explain them
+			m.trace = nil // nobody is ever asked to explain them
 		}
 		w.charge(m, c.keep)
 		l.dirty[c.key] = struct{}{}

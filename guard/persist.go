@@ -154,7 +154,7 @@ func (l *memoryLedger) load(k key, se *storedEntry, now int64) {
 		}}
 		e, w := l.windowLocked(math.MinInt64/2, &c)
 		for _, m := range sw.Marks {
-			w.charge(mark{min(m.At, now), m.Points, m.Value, m.Hard, m.Event}, c.keep)
+			w.charge(mark{min(m.At, now), m.Points, m.Value, m.Hard, l.commons.trace(m.Event)}, c.keep)
 			e.touched = max(e.touched, min(m.At, now))
 		}
 		w.refresh(now)
@@ -174,10 +174,7 @@ const drainBatch = 64
 
 // drain gives the entries that changed since the last call, encoded.
 func (l *memoryLedger) drain(now int64) []record {
-	l.mu.Lock()
-	dirty := l.dirty
-	l.dirty = make(map[key]struct{})
-	l.mu.Unlock()
+	dirty := l.takeDirty()
 	out := make([]record, 0, len(dirty))
 	for len(dirty) > 0 {
 		l.mu.Lock()
@@ -192,6 +189,15 @@ func (l *memoryLedger) drain(now int64) []record {
 		l.mu.Unlock()
 	}
 	return out
+}
+
+// takeDirty gives the keys whose entries changed since the last call.
+func (l *memoryLedger) takeDirty() map[key]struct{} {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	dirty := l.dirty
+	l.dirty = make(map[key]struct{})
+	return dirty
 }
 
 // record gives the entry of a key as it is now.
@@ -268,6 +274,13 @@ const sweepMost = 10000
 
 // flush hands what changed to the writer.
 func (g *Guard) flush() {
+	if g.writer.backend == nil && g.fleet == nil {
+		// There is nowhere to write it.
+		g.memory.takeDirty()
+		g.memory.drainTrickles()
+		g.places.drain(func(string, []place) {})
+		return
+	}
 	now := g.clock.now().UnixMilli()
 	if records := g.memory.drain(now); len(records) > 0 {
 		g.writer.put(records...)

@@ -174,8 +174,8 @@ func evidence(marks []mark) string {
 // scored gives a mark as operators see it.
 func scored(m *mark) Scored {
 	s := Scored{Points: m.points.float()}
-	if m.ev != nil {
-		s.Event = *m.ev
+	if ev := m.event(); ev != nil {
+		s.Event = *ev
 	}
 	s.Time = time.UnixMilli(m.at)
 	return s

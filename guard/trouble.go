@@ -237,7 +237,7 @@ func (g *Guard) penaltyIsFailure(t *try, took time.Duration, now time.Time) bool
 	failedBefore := false
 	for _, w := range g.ledger.read(now, key{kind: byAddress, prefix: t.addr}, g.set.Load().rules.terms) {
 		for _, m := range w.marks {
-			failedBefore = failedBefore || m.ev != nil && m.ev.Outcome == protocol.Failure.String()
+			failedBefore = failedBefore || m.trace != nil && m.outcome == protocol.Failure.String()
 		}
 	}
 	if !failedBefore {

@@ -346,7 +346,7 @@ func (s *counters) view(m *valkey.ValkeyMessage, events map[string]string, known
 		value, _ := marks[2].AsInt64()
 		hard, _ := marks[3].AsInt64()
 		id, _ := marks[4].ToString()
-		v.marks = append(v.marks, mark{at: at, points: milli(points), value: uint32(value), hard: hard == 1, ev: s.event(id, events, known)})
+		v.marks = append(v.marks, mark{at: at, points: milli(points), value: uint32(value), hard: hard == 1, trace: commons(nil).trace(s.event(id, events, known))})
 	}
 	pending, _ := f[4].ToArray()
 	for ; len(pending) >= 5; pending = pending[5:] {

@@ -98,11 +98,11 @@ func (l *memoryLedger) steps(ahead int64) []*ledgerStep {
 		for i := range e.windows {
 			w := &e.windows[i]
 			for _, m := range w.marks {
-				if m.ev == nil || m.ev.ID == "" {
+				if m.trace == nil || m.id == "" {
 					continue
 				}
 				c := claim{key: e.key, rule: w.rule, points: m.points, value: m.value, good: w.good, hard: m.hard, terms: w.terms}
-				out = append(out, &ledgerStep{id: m.ev.ID, at: m.at + ahead, claims: []claim{c}, charge: true, ev: m.ev})
+				out = append(out, &ledgerStep{id: m.id, at: m.at + ahead, claims: []claim{c}, charge: true, ev: m.event()})
 			}
 		}
 	}

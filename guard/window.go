@@ -18,7 +18,7 @@ type mark struct {
 	value uint32
 	// hard marks count whatever the share of good recipients is.
 	hard bool
-	ev   *Event
+	*trace
 }
 
 // A window holds the marks of one rule at one key: an exact sliding window.
@@ -149,6 +149,9 @@ func (w *window) release(value uint32, points milli) {
 		}
 		if p.refs--; p.refs == 0 {
 			w.pending = append(w.pending[:i], w.pending[i+1:]...)
+		}
+		if len(w.pending) == 0 {
+			w.pending = nil // most windows rest without
 		}
 		return
 	}
