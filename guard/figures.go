@@ -89,9 +89,11 @@ const (
 
 	// attemptBurst and attemptEvery cap the credentials of one address
 	// whatever comes of them, so that refunds cannot be used to hammer a
-	// server in trouble. An office of 200 phones after a restart fits.
+	// server in trouble. An office of 200 phones after a restart fits, and so
+	// does one whose programs log in twenty times a second all day; a webmail
+	// host that does more belongs into allowed-ip, which has no pace.
 	attemptBurst = 300
-	attemptEvery = 200 * time.Millisecond
+	attemptEvery = 50 * time.Millisecond
 
 	// shareNeeded is the share of bad recipients below which a sender is not
 	// banned for them, and shareUntil how many times the limit that holds.
