@@ -202,6 +202,38 @@ func TestBytesBehindStartTLSEndTheConnection(t *testing.T) {
 	}
 }
 
+// So would what comes while the STARTTLS waits for an earlier reply: it has not
+// been read then, and is found in the kernel.
+func TestBytesThatComeLateBehindStartTLSEndTheConnection(t *testing.T) {
+	asked, answer := make(chan bool), make(chan bool)
+	b := newBed(t, Listener{Protocol: "smtp", TLS: protocol.TLSStartTLS}, func(s *session) {
+		fmt.Fprint(s, "220 mx.example.test ESMTP Postfix\r\n")
+		for line := s.line(); line != ""; line = s.line() {
+			if strings.HasPrefix(line, "MAIL") {
+				asked <- true
+				<-answer
+			}
+			fmt.Fprint(s, "250 mx.example.test\r\n")
+		}
+	}, nil)
+	c := b.dial("127.0.0.19")
+	c.expect("220 ")
+	c.send("EHLO x")
+	for line := c.line(); strings.HasPrefix(line, "250-"); line = c.line() {
+	}
+	c.send("MAIL FROM:<a@example.test>", "STARTTLS")
+	<-asked
+	c.send("RCPT TO:<b@example.test>")
+	close(answer)
+	c.expect("250 ")
+	if got := c.rest(); !strings.HasPrefix(got, "421 ") && !strings.HasPrefix(got, "5") {
+		t.Errorf("STARTTLS is answered %q, want a refusal and the end", got)
+	}
+	b.waitFor("the injection in the log", func() bool {
+		return strings.Contains(b.log.String(), string(protocol.Injection)+":1")
+	})
+}
+
 // The header tells the server who the client is and that TLS is up.
 func TestServerIsToldTheFacts(t *testing.T) {
 	headers := make(chan *proxyproto.Header, 1)
