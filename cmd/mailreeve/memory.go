@@ -34,7 +34,7 @@ const (
 	// memoryTick is how often the heap is looked at, and growingFor how long
 	// one that has grown is taken to be growing.
 	memoryTick = time.Second
-	growingFor = 5 * time.Second
+	growingFor = 10 * time.Second
 
 	// quietBytes is what may be allocated in a tick without it counting as
 	// traffic, quietTicks how many such ticks mean that it has stopped, and
@@ -51,8 +51,8 @@ const (
 // A memoryKeeper decides. It has no clock and no heap of its own.
 type memoryKeeper struct {
 	percent   int           // what was last set
-	live      uint64        // at the last look
-	grew      time.Duration // when that had last grown
+	peak      uint64        // the most that was alive since memory was last given back
+	grew      time.Duration // when that had last grown by much
 	allocated uint64        // at the last look
 	quiet     int           // ticks
 	givenAt   uint64        // what had been allocated when memory was last given back
@@ -71,11 +71,11 @@ func (k *memoryKeeper) look(allocated, live uint64, now time.Duration) (percent 
 	k.allocated = allocated
 	if k.quiet >= quietTicks && allocated-k.givenAt >= worthBytes && now-k.given >= giveBackEvery {
 		k.givenAt, k.given, giveBack = allocated, now, true
+		k.peak = live
 	}
-	if live > k.live+k.live/16 {
-		k.grew = now
+	if live > k.peak+k.peak/8 {
+		k.peak, k.grew = live, now
 	}
-	k.live = live
 	want := int(min(mostPercent, max(leastPercent, spareHeap*100/max(live, 1))))
 	if now-k.grew < growingFor && live >= spareHeap/4 {
 		want = growingPercent

@@ -62,7 +62,8 @@ func TestMemoryKeeperPacesCollections(t *testing.T) {
 		{20, 16 << 20, growingPercent},
 		{23, 16 << 20, 0},
 		{30, 16 << 20, 200},
-		{31, 33 << 20 / 2, 0},
+		{31, 14 << 20, 228}, // a dip
+		{32, 16 << 20, 200}, // and back: no growth
 		{40, 1 << 30, growingPercent},
 		{50, 1 << 30, leastPercent},
 	} {
