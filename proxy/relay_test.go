@@ -136,6 +136,29 @@ func TestHalfCloseIsKept(t *testing.T) {
 	}
 }
 
+// The same before a login, where lines are looked at: the answer to what the
+// client asked last arrives though the client has closed its side.
+func TestHalfCloseIsKeptInADialogue(t *testing.T) {
+	b := newBed(t, smtpPlain, func(s *session) {
+		fmt.Fprint(s, "220 mx.example.test ESMTP\r\n")
+		for line := s.line(); line != ""; line = s.line() {
+			if !strings.HasPrefix(line, "MAIL") {
+				fmt.Fprint(s, "250 mx.example.test\r\n")
+			}
+		}
+		fmt.Fprint(s, "250 after the end\r\n")
+	}, nil)
+	c := b.dial("127.0.0.20")
+	c.expect("220 ")
+	c.send("EHLO x")
+	c.expect("250 ")
+	c.send("MAIL FROM:<a@example.test>")
+	if err := c.Conn.(*net.TCPConn).CloseWrite(); err != nil {
+		t.Fatal(err)
+	}
+	c.expect("250 after the end")
+}
+
 // A connection that fell idle has no goroutine, and wakes for either side.
 func TestParkedConnectionWakes(t *testing.T) {
 	say := make(chan string)
