@@ -63,7 +63,7 @@ func TestMemoryKeeperPacesCollections(t *testing.T) {
 		{23, 16 << 20, 0},
 		{30, 16 << 20, 200},
 		{31, 14 << 20, 228}, // a dip
-		{32, 16 << 20, 200}, // and back: no growth
+		{32, 16 << 20, 0},   // and back: no growth
 		{40, 1 << 30, growingPercent},
 		{50, 1 << 30, leastPercent},
 	} {
