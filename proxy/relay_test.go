@@ -159,6 +159,32 @@ func TestHalfCloseIsKeptInADialogue(t *testing.T) {
 	c.expect("250 after the end")
 }
 
+// Not so while a password is with the server: that the client has left is not
+// passed on, so that the server has no reason to leave the guess unjudged.
+func TestLeavingIsNotPassedOnWhileAPasswordIsJudged(t *testing.T) {
+	asked, left, heard := make(chan bool), make(chan bool), make(chan error, 1)
+	b := newBed(t, imapPlain, func(s *session) {
+		fmt.Fprint(s, "* OK Dovecot ready.\r\n")
+		tag, _, _ := strings.Cut(s.line(), " ")
+		asked <- true
+		<-left
+		_ = s.SetReadDeadline(time.Now().Add(300 * time.Millisecond))
+		_, err := s.r.ReadByte()
+		heard <- err
+		fmt.Fprintf(s, "%s NO [AUTHENTICATIONFAILED] Authentication failed.\r\n", tag)
+	}, func(_ *Config, g *guard.Config) { g.Authentication = limit(t, "1/1h") })
+	c := b.dial("127.0.0.21")
+	c.expect("* OK")
+	c.send("a LOGIN alice wrong")
+	<-asked
+	c.Close()
+	close(left)
+	if err := <-heard; !isTimeout(err) {
+		t.Errorf("the server heard %v, want nothing yet", err)
+	}
+	b.waitFor("the ban", func() bool { return len(b.guard.Bans(guard.BanFilter{})) == 1 })
+}
+
 // A connection that fell idle has no goroutine, and wakes for either side.
 func TestParkedConnectionWakes(t *testing.T) {
 	say := make(chan string)
