@@ -150,8 +150,7 @@ func (c *conn) obeyClient(step *protocol.Step) bool {
 	case protocol.Dial:
 		return c.dial()
 	case protocol.Blind:
-		c.blind = true
-		c.turn.Broadcast()
+		c.goBlind()
 	case protocol.End:
 		c.remark = step.Why
 		c.mu.Unlock()
@@ -194,8 +193,7 @@ func (c *conn) showServer(server *end) bool {
 			}
 		}
 		if step.Do == protocol.Blind {
-			c.blind = true // before mu is let go: Client is not to be called again
-			c.turn.Broadcast()
+			c.goBlind() // before mu is let go: Client is not to be called again
 		}
 		c.deliver(in, pass, &step)
 		pass = 0
