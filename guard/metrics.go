@@ -90,7 +90,7 @@ func (g *Guard) Collect(ch chan<- prometheus.Metric) {
 	}
 	gauge(d.inFlight, float64(g.stats.inFlight.Load()))
 	gauge(d.waiting, float64(g.queues.waiting()))
-	err, pending := g.writer.status()
+	pending, err := g.writer.status()
 	gauge(d.store, boolValue(err == nil))
 	gauge(d.storePending, float64(pending))
 	if g.fleet != nil {

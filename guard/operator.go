@@ -373,7 +373,7 @@ func (g *Guard) Status() Status {
 }
 
 func (g *Guard) storeStatus(records int) StoreStatus {
-	err, pending := g.writer.status()
+	pending, err := g.writer.status()
 	s := StoreStatus{Kind: cmp.Or(g.storeConfig.Kind, "memory"), Path: g.storeConfig.Path, Healthy: err == nil,
 		Recovered: g.recovered, Records: records, Pending: pending}
 	if err != nil {

@@ -199,11 +199,11 @@ func (w *writer) flush() bool {
 	return false
 }
 
-// status tells the last error, and how many records wait.
-func (w *writer) status() (err error, pending int) {
+// status tells how many records wait, and the last error.
+func (w *writer) status() (pending int, err error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return w.err, len(w.pending)
+	return len(w.pending), w.err
 }
 
 // close writes what is pending and closes the backend.
@@ -213,7 +213,7 @@ func (w *writer) close() error {
 	}
 	close(w.quit)
 	<-w.done
-	err, pending := w.status()
+	pending, err := w.status()
 	if cerr := w.backend.close(); err == nil {
 		err = cerr
 	}

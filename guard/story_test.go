@@ -445,7 +445,7 @@ func TestBansDoubleAndAreForgottenInTime(t *testing.T) {
 				s.Fatalf("bans: %+v", b)
 			}
 			lengths = append(lengths, b[0].Until.Sub(b[0].Since))
-			time.Sleep(b[0].Until.Sub(time.Now()) + time.Hour + time.Second)
+			time.Sleep(time.Until(b[0].Until) + time.Hour + time.Second)
 		}
 		for i, want := range []time.Duration{time.Hour, 2 * time.Hour, 4 * time.Hour, 8 * time.Hour} {
 			if lengths[i] < want || lengths[i] > want*11/10 {

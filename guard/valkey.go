@@ -266,7 +266,7 @@ func (f *fleet) reconcile(ctx context.Context, c valkey.Client, lost bool) error
 			return err
 		}
 	}
-	_, records := f.share.writer.status()
+	records, _ := f.share.writer.status()
 	f.link.restored(c, steps, records)
 	f.share.writer.flush()
 	// What was decided while the last of it was sent is sent now.
@@ -320,7 +320,7 @@ func (f *fleet) status(s *StoreStatus) {
 	since, err := f.link.state()
 	s.Shared = &SharedStatus{Connected: err == nil, Node: f.share.node, Buffered: f.ledger.buffered(),
 		Timeouts: f.link.timeouts.Load(), Outages: f.link.outages.Load(), Ignored: f.link.dropped.Load()}
-	_, s.Shared.Pending = f.share.writer.status()
+	s.Shared.Pending, _ = f.share.writer.status()
 	if err != nil {
 		s.Shared.Error = err.Error()
 		s.Shared.AwaySince = since.UTC()
