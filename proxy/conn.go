@@ -99,7 +99,14 @@ func (c *conn) serve(trusted bool, verdict protocol.Verdict) {
 			return
 		}
 	}
-	c.greet(verdict)
+	if !c.greet(verdict) {
+		return
+	}
+	if c.client.tls == nil {
+		c.pumpClient()
+		return
+	}
+	go c.pumpClient() // this goroutine's stack has grown with the handshake
 }
 
 // introduce reads the PROXY header of a trusted peer and admits the client that
@@ -207,9 +214,9 @@ func (c *conn) handshakeFailed(err error) {
 	c.stop(why, err)
 }
 
-// greet begins the conversation and hands over to the relay, in a goroutine of
-// its own: this one's stack has grown with the handshake.
-func (c *conn) greet(verdict protocol.Verdict) {
+// greet begins the conversation. It returns true with a worker entered that is
+// to carry the client's bytes.
+func (c *conn) greet(verdict protocol.Verdict) bool {
 	svc := c.service
 	early := c.earlyTalk()
 	now := moment()
@@ -227,7 +234,7 @@ func (c *conn) greet(verdict protocol.Verdict) {
 	if early && c.tellEvent(protocol.Event{Kind: protocol.EarlyTalk}) {
 		c.mu.Unlock()
 		c.stop("banned", nil)
-		return
+		return false
 	}
 	step := c.conv.Start()
 	c.talking.Store(true)
@@ -236,7 +243,7 @@ func (c *conn) greet(verdict protocol.Verdict) {
 	if !c.write(c.client, &c.clientPen, step.ToClient) {
 		c.stop("client-gone", nil)
 	}
-	go c.pumpClient()
+	return true
 }
 
 // facts are what the server is told about the client.
