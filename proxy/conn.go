@@ -132,7 +132,7 @@ func (c *conn) introduce() (protocol.Verdict, bool) {
 	if exempt {
 		perAddress = 0
 	}
-	reason := s.conns.readdress(c, f.client.Addr(), perAddress)
+	reason := s.conns.readdress(c, judged(f.client.Addr()), perAddress)
 	if reason == "" && !exempt {
 		reason = s.arrivals.refuses(c.origin.Addr, &c.service.limits, moment())
 	}

@@ -43,7 +43,7 @@ func (s *service) trusts(peer netip.Addr) bool { return s.trusted.Contains(peer)
 
 // origin is what the guard is told of a client of this service.
 func (s *service) origin(a netip.Addr, id uint64) guard.Origin {
-	return guard.Origin{Addr: a, Listener: s.Name, Scope: s.Scope,
+	return guard.Origin{Addr: judged(a), Listener: s.Name, Scope: s.Scope,
 		Protocol: s.Protocol, Upstream: s.Listener.Upstream, Conn: id}
 }
 
