@@ -148,7 +148,7 @@ func (g *Guard) Allow(r AllowRequest) (Allowed, error) {
 	}
 	k := allowKey(a)
 	g.reallow(func() { g.allows[k] = a })
-	awaitDurable(g.writer.put(record{bucketAllow, k, encodeJSON(a)}))
+	awaitDurable(g.writer.put(record{bucket: bucketAllow, key: k, value: encodeJSON(a)}))
 	g.log.Info("allow", "target", k, "for", r.For.String(), "reason", r.Reason)
 	return a, nil
 }
@@ -182,7 +182,7 @@ func (g *Guard) Disallow(target string) (int, error) {
 		}
 		return 0, nil
 	}
-	awaitDurable(g.writer.put(record{bucketAllow, k, nil}))
+	awaitDurable(g.writer.put(record{bucket: bucketAllow, key: k}))
 	g.log.Info("disallow", "target", k)
 	return n, nil
 }
@@ -200,7 +200,7 @@ func (l *loader) takeAllow(k string, a Allowed) {
 		l.g.allows[k] = a
 		return
 	}
-	l.stale = append(l.stale, record{bucketAllow, k, nil})
+	l.stale = append(l.stale, record{bucket: bucketAllow, key: k})
 }
 
 // expireAllowed drops the entries that have ended.
@@ -222,6 +222,6 @@ func (g *Guard) expireAllowed(now int64) {
 		}
 	})
 	for _, k := range ended {
-		g.writer.keep(record{bucketAllow, k, nil}) // a shared store forgets by itself
+		g.writer.keep(record{bucket: bucketAllow, key: k}) // a shared store forgets by itself
 	}
 }

@@ -218,7 +218,7 @@ func (g *Guard) expireSome(now int64) (more bool) {
 		if !s.active {
 			g.sentences.drop(s)
 			g.mu.Unlock()
-			g.writer.keep(record{bucketBans, s.storeKey(), nil}) // a shared store forgets by itself
+			g.writer.keep(record{bucket: bucketBans, key: s.storeKey()}) // a shared store forgets by itself
 			continue
 		}
 		s.active = false

@@ -78,7 +78,7 @@ func (s *sentence) record() record {
 		b = binary.AppendUvarint(b, uint64(len(text)))
 		b = append(b, text...)
 	}
-	return record{bucketBans, s.storeKey(), append(b, s.evidence...)}
+	return record{bucket: bucketBans, key: s.storeKey(), value: append(b, s.evidence...)}
 }
 
 func (s *sentence) flags() (flags byte) {

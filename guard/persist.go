@@ -108,7 +108,7 @@ func (l *loader) takeSentence(key, value []byte) error {
 		s.active = false
 	}
 	if !s.active && s.forget <= l.now {
-		l.stale = append(l.stale, record{bucketBans, string(key), nil})
+		l.stale = append(l.stale, record{bucket: bucketBans, key: string(key)})
 		*s = sentence{}
 		return nil
 	}
@@ -316,7 +316,7 @@ func (g *Guard) rewrite() {
 	}
 	g.places.mu.Unlock()
 	for k, a := range g.allows {
-		g.writer.put(record{bucketAllow, k, encodeJSON(a)})
+		g.writer.put(record{bucket: bucketAllow, key: k, value: encodeJSON(a)})
 	}
 	g.flush()
 }

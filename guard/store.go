@@ -24,6 +24,9 @@ var buckets = [...]string{bucketBans, bucketAllow, bucketPlaces, bucketTrickles,
 type record struct {
 	bucket, key string
 	value       []byte
+	// since, of the removal of a sentence, is when that began. Other nodes
+	// take the removal for later than the sentence by that, not by a clock.
+	since int64
 }
 
 // A backend keeps records. There is one per process.
@@ -167,7 +170,7 @@ func (w *writer) flush() bool {
 
 	records := make([]record, 0, len(batch))
 	for k, v := range batch {
-		records = append(records, record{k[0], k[1], v})
+		records = append(records, record{bucket: k[0], key: k[1], value: v})
 	}
 	err := w.backend.write(records)
 

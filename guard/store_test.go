@@ -47,7 +47,7 @@ func (s *story) crash(dir string) string {
 func (s *story) written() {
 	s.Helper()
 	s.g.flush()
-	<-s.g.writer.put(record{bucketAllow, "no such", nil})
+	<-s.g.writer.put(record{bucket: bucketAllow, key: "no such"})
 }
 
 func TestWhatWasEnforcedSurvivesACrash(t *testing.T) {

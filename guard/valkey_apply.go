@@ -38,7 +38,7 @@ func (g *Guard) hear(list []heardSentence, gone map[sentenceKey]int64, generatio
 			if have != nil && have.since <= h.version {
 				told = g.endLocked(have, told)
 				g.sentences.drop(have)
-				records = append(records, record{bucketBans, k.storeKey(), nil})
+				records = append(records, record{bucket: bucketBans, key: k.storeKey()})
 			}
 			continue
 		}
@@ -182,7 +182,7 @@ func (g *Guard) hearAllow(k string, a Allowed) {
 		return
 	}
 	g.reallow(func() { g.allows[k] = a })
-	g.writer.keep(record{bucketAllow, k, encodeJSON(a)})
+	g.writer.keep(record{bucket: bucketAllow, key: k, value: encodeJSON(a)})
 }
 
 func (g *Guard) hearDisallow(k string) {
@@ -191,7 +191,7 @@ func (g *Guard) hearDisallow(k string) {
 	g.mu.Unlock()
 	if known {
 		g.reallow(func() { delete(g.allows, k) })
-		g.writer.keep(record{bucketAllow, k, nil})
+		g.writer.keep(record{bucket: bucketAllow, key: k})
 	}
 }
 

@@ -205,7 +205,7 @@ func BenchmarkFleetMillionBans(b *testing.B) {
 			s.repeats = 1
 			s.until, s.forget = now+7200_000, now+4*7200_000
 			r := shareBan(s, "bench", 0)
-			records = append(records, record{r.Name, r.Field, []byte(mustJSON(r))})
+			records = append(records, record{bucket: r.Name, key: r.Field, value: []byte(mustJSON(r))})
 		}
 		if err := first.fleet.share.send(context.Background(), c, records, false); err != nil {
 			b.Fatal(err)

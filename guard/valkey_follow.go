@@ -296,7 +296,7 @@ func (r *follower) takePlace(s *sharedRecord) bool {
 	pl := place{p, min(at-r.link.ahead.Load(), now)}
 	if list := r.g.places.learn(login, pl); list != nil {
 		r.share.isNews(login, pl) // it knows
-		r.g.writer.keep(record{bucketPlaces, login, encodeJSON(list)})
+		r.g.writer.keep(record{bucket: bucketPlaces, key: login, value: encodeJSON(list)})
 	}
 	return true
 }
@@ -345,14 +345,14 @@ func (r *follower) tellMissing() {
 		}
 	})
 	for k, a := range g.allows {
-		records = append(records, record{bucketAllow, k, encodeJSON(a)})
+		records = append(records, record{bucket: bucketAllow, key: k, value: encodeJSON(a)})
 	}
 	g.mu.Unlock()
 	r.share.mu.Lock()
 	clear(r.share.told)
 	r.share.mu.Unlock()
 	g.places.each(func(login string, list []place) {
-		records = append(records, record{bucketPlaces, login, encodeJSON(list)})
+		records = append(records, record{bucket: bucketPlaces, key: login, value: encodeJSON(list)})
 	})
 	for len(records) > 0 {
 		n := min(len(records), 10*writeBatch)

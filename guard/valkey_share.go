@@ -51,7 +51,9 @@ func (f *share) offer(records []record) <-chan struct{} {
 		case bucketBans:
 			if r.value == nil {
 				if k, err := decodeSentenceKey([]byte(r.key), text); err == nil {
-					add(shareRemoval(k, f.node, now))
+					// What is taken back a moment after it was pronounced on
+					// another node may seem earlier than that by its clock.
+					add(shareRemoval(k, f.node, max(now, r.since+ahead+sameSentence.Milliseconds())))
 				}
 				continue
 			}
