@@ -73,7 +73,7 @@ func TestAttackHandshakes(t *testing.T) {
 				if i%2 == 0 {
 					_, _ = conn.Write([]byte{0x16, 3, 1, 2, 0, 1})
 				}
-				conn.Patience = longer
+				conn.Patience = 10 * time.Second // the wait for a place, and the handshake
 				_, _ = conn.Rest()
 				conn.Close()
 			}

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"sync"
 	"testing"
+	"time"
 
 	"mailreeve/integration/testbed"
 )
@@ -140,10 +141,36 @@ func judgeServices(t *testing.T, room *testbed.Room, passwords, network string, 
 	for i, s := range services {
 		t.Run(s.protocol, func(t *testing.T) {
 			t.Parallel()
+			awaitLogins(t, s)
 			p := before(t, s.protocol, s.port, "none")
 			loginsAreJudged(t, p, fmt.Sprintf("%s.%d", network, i), &outage,
 				func() func() { return room.TakeAway(t, passwords) }, s.lies)
 		})
+	}
+}
+
+// awaitLogins waits until a service takes a right password: some listen before
+// what they ask about passwords does.
+func awaitLogins(t *testing.T, s service) {
+	t.Helper()
+	deadline := time.After(30 * time.Second)
+	tick := time.NewTicker(100 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		g := testbed.Guess{From: "127.0.0.1", Port: s.port, Protocol: s.protocol, TLS: "none",
+			Login: bed.Alice.Login, Password: bed.Alice.Password}
+		answer, text, conn := g.Try()
+		if conn != nil {
+			conn.Close()
+		}
+		if answer == testbed.Accepted {
+			return
+		}
+		select {
+		case <-deadline:
+			t.Fatalf("%s: the server itself answers a right password by %q", s.protocol, text)
+		case <-tick.C:
+		}
 	}
 }
 

@@ -162,7 +162,7 @@ func (c *conn) secure() error {
 	result := "failed"
 	if err == nil {
 		result = tls.VersionName(c.client.tls.ConnectionState().Version)
-	} else if !isWeather(err) && !isTimeout(err) {
+	} else if !isWeather(err) && !isTimeout(err) && !errors.Is(err, errNoSlot) {
 		c.note(protocol.TLSFailure)
 	}
 	s.metrics.handshakes.WithLabelValues(c.service.Name, result).Inc()
