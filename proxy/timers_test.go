@@ -41,6 +41,13 @@ func TestLoiterersAreEndedAndCounted(t *testing.T) {
 	b.waitFor("the ban", func() bool { return len(b.guard.Bans(guard.BanFilter{})) == 1 })
 }
 
+// brief makes the times short in which a client must say something.
+func brief(t *Timeouts) {
+	t.FirstCommand = guard.Duration(50 * time.Millisecond)
+	t.Login = guard.Duration(50 * time.Millisecond)
+	t.Command = guard.Duration(50 * time.Millisecond)
+}
+
 // While the server owes a reply no timer of ours runs, nor on a client that is
 // logged in and idles.
 func TestNoTimerRunsWhileTheServerOwes(t *testing.T) {
@@ -54,9 +61,7 @@ func TestNoTimerRunsWhileTheServerOwes(t *testing.T) {
 		fmt.Fprint(s, "+ idling\r\n")
 		s.line()
 	}, func(cfg *Config, g *guard.Config) {
-		cfg.Timeouts.FirstCommand = guard.Duration(50 * time.Millisecond)
-		cfg.Timeouts.Login = guard.Duration(50 * time.Millisecond)
-		cfg.Timeouts.Command = guard.Duration(50 * time.Millisecond)
+		brief(&cfg.Timeouts)
 		g.Loitering = limit(t, "1/1h")
 	})
 	witness := func(from string) { // its end shows that the sweeper has been round
@@ -189,9 +194,7 @@ func TestNoTimerRunsWhileTheGuardIsAsked(t *testing.T) {
 		fmt.Fprintf(s, "%s OK Logged in\r\n", tag)
 		s.line()
 	}, func(cfg *Config, g *guard.Config) {
-		cfg.Timeouts.FirstCommand = guard.Duration(50 * time.Millisecond)
-		cfg.Timeouts.Login = guard.Duration(50 * time.Millisecond)
-		cfg.Timeouts.Command = guard.Duration(50 * time.Millisecond)
+		brief(&cfg.Timeouts)
 		g.Authentication = limit(t, "1/1h")
 	})
 	first, second := b.dial("127.0.2.14"), b.dial("127.0.2.14")
