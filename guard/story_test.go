@@ -34,6 +34,9 @@ func tell(t *testing.T, edit func(*Config), f func(s *story)) {
 			edit(&cfg)
 		}
 		g := open(t, cfg, Options{Store: StoreConfig{Kind: "memory"}})
+		// Guesses are told apart by a few bits of a keyed hash: with a key by
+		// chance a story would once in a while be short of a guess.
+		g.hashKey = []byte("the same key for all the stories")
 		defer func() {
 			if err := g.Close(); err != nil {
 				t.Error(err)
