@@ -302,6 +302,9 @@ func (r *follower) takePlace(s *sharedRecord) bool {
 }
 
 func (r *follower) takeAllow(s *sharedRecord) bool {
+	if s.Version < r.link.now()+time.Hour.Milliseconds() { // else it is no clock's
+		r.share.saw(s.Version)
+	}
 	k, ok := strings.CutPrefix(s.Name, nameAllowLogin)
 	if ok {
 		login, err := url.PathUnescape(k)

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/valkey-io/valkey-go"
@@ -23,6 +24,10 @@ type share struct {
 	node    string
 	writer  *writer
 	keepFor func() time.Duration // for how long a place is worth knowing
+
+	// latest is the latest version of an allow entry that this node has seen
+	// or given: what it says next is later than that, whatever its clock says.
+	latest atomic.Int64
 
 	mu sync.Mutex
 	// told are the places that the fleet knows, and of when: another success
@@ -69,7 +74,7 @@ func (f *share) offer(records []record) <-chan struct{} {
 					continue
 				}
 			}
-			add(shareAllow(r.key, a, f.node, now, ahead))
+			add(shareAllow(r.key, a, f.node, f.later(now), ahead))
 		case bucketPlaces:
 			for _, p := range f.news(r) {
 				add(p)
@@ -80,6 +85,27 @@ func (f *share) offer(records []record) <-chan struct{} {
 		return nil
 	}
 	return f.writer.put(out...)
+}
+
+// later gives a version for an allow entry: now, or just behind the latest.
+func (f *share) later(now int64) int64 {
+	for {
+		latest := f.latest.Load()
+		version := max(now, latest+1)
+		if f.latest.CompareAndSwap(latest, version) {
+			return version
+		}
+	}
+}
+
+// saw takes note of another node's version.
+func (f *share) saw(version int64) {
+	for {
+		latest := f.latest.Load()
+		if version <= latest || f.latest.CompareAndSwap(latest, version) {
+			return
+		}
+	}
 }
 
 // news gives the places of a login that the fleet does not know.
