@@ -45,6 +45,10 @@ type Config struct {
 	BanTime Duration `toml:"ban-time"`
 	// MaxBanTime is the longest ban, or Forever.
 	MaxBanTime Duration `toml:"max-ban-time"`
+	// Trickle is the interval over which a guarded login lets one stranger
+	// through, and one client of a network that is known for some success.
+	// Zero: none.
+	Trickle Duration `toml:"trickle"`
 	// RepeatAnswer is for how long a guess that just failed is answered by us
 	// when it is repeated. Zero: it is always passed on, and scores once.
 	RepeatAnswer Duration `toml:"repeat-answer"`
@@ -144,6 +148,7 @@ func DefaultConfig() Config {
 		GuardTime:          Duration(time.Hour),
 		BanTime:            Duration(time.Hour),
 		MaxBanTime:         Duration(7 * 24 * time.Hour),
+		Trickle:            Duration(trickleEvery),
 		RepeatAnswer:       Duration(repeatAnswer),
 		ExemptLocal:        true,
 		IPv4Width:          32,
@@ -186,12 +191,16 @@ func (c *Config) Validate() error {
 		{"guard-time", c.GuardTime, time.Second, time.Duration(Forever)},
 		{"ban-time", c.BanTime, time.Second, time.Duration(Forever)},
 		{"max-ban-time", c.MaxBanTime, time.Second, time.Duration(Forever)},
+		{"trickle", c.Trickle, 0, trickleBlocked},
 		{"repeat-answer", c.RepeatAnswer, 0, time.Hour},
 		{"tarpit", c.Tarpit, 0, 10 * time.Second},
 	} {
 		if d.value.Std() < d.min || d.value.Std() > d.max {
 			errs = append(errs, keyErr(d.key, "%v is out of range, from %v to %v", d.value, Duration(d.min), Duration(d.max)))
 		}
+	}
+	if c.Trickle > 0 && c.Trickle.Std() < time.Second {
+		errs = append(errs, keyErr("trickle", "%v is too short; it is 1s or more, or 0 for none", c.Trickle))
 	}
 	if c.BanTime > c.MaxBanTime {
 		errs = append(errs, keyErr("ban-time", "%v is longer than max-ban-time = %v", c.BanTime, c.MaxBanTime))

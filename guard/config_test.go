@@ -108,6 +108,7 @@ func TestFaultsNameTheirKey(t *testing.T) {
 		"allowed-ip":          func(c *Config) { c.AllowedIP = []string{"192.0.2.1/24"} },
 		"blocked-ip":          func(c *Config) { c.BlockedIP = []string{"example.test"} },
 		"ipv6-width":          func(c *Config) { c.IPv6Width = 32 },
+		"trickle":             func(c *Config) { c.Trickle = Duration(time.Millisecond) },
 		"tarpit":              func(c *Config) { c.Tarpit = Duration(time.Minute) },
 		"login":               func(c *Config) { c.Login = Limit{0.5, Duration(time.Hour)} },
 		"rule[0].name":        func(c *Config) { c.Rules = []RuleConfig{{Key: "address", Points: one}} },

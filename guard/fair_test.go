@@ -47,6 +47,30 @@ func TestABotnetOnOneLoginMeetsItsBudgetAndItsOwnerGetsIn(t *testing.T) {
 	})
 }
 
+// The trickle's interval is the operator's to set; 0 lets no stranger through.
+func TestTheTrickleRunsAtItsSetting(t *testing.T) {
+	for every, want := range map[time.Duration][2]int{
+		0:                {0, 0},
+		time.Minute:      {59, 61},
+		10 * time.Minute: {5, 7},
+	} {
+		tell(t, func(c *Config) { c.Trickle = Duration(every) }, func(s *story) {
+			s.logsIn("198.51.100.7", "owner")
+			for i := range 20 {
+				s.guesses(fmt.Sprintf("10.0.%d.1", i), "owner", 1)
+			}
+			reached := 0
+			for i := range 720 {
+				reached += s.guesses(fmt.Sprintf("10.%d.%d.1", 1+i/200, i%200), "owner", 1)
+				time.Sleep(5 * time.Second)
+			}
+			if reached < want[0] || reached > want[1] {
+				s.Errorf("%v: %d guesses of strangers got through in an hour, want %d to %d", every, reached, want[0], want[1])
+			}
+		})
+	}
+}
+
 func TestAFamiliarPlaceHasItsOwnSmallBudget(t *testing.T) {
 	tell(t, func(c *Config) { c.Authentication, c.Spray, c.Network = Limit{}, Limit{}, Limit{} }, func(s *story) {
 		s.logsIn("198.51.100.7", "owner")

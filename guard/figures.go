@@ -77,10 +77,12 @@ const (
 	// stranger, and one client of a network that is known for some success,
 	// through. Two guesses in five minutes are 600 a day: too few to find a
 	// password, and an owner in a new place who retries gets in within
-	// minutes unless a large botnet competes.
+	// minutes unless a large botnet competes. It is the default of
+	// Config.Trickle.
 	trickleEvery = 5 * time.Minute
 
-	// trickleBlocked is for how long a network that failed gets no ticket.
+	// trickleBlocked is for how long a network that failed gets no ticket. It is
+	// also the longest Config.Trickle.
 	trickleBlocked = 24 * time.Hour
 
 	// maxTrickleNets bounds the failed networks remembered per login. The

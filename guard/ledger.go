@@ -31,8 +31,17 @@ type ledger interface {
 
 	// ticket draws a ticket of a guarded login's trickle, and tells whether
 	// the network got it; ticketFailed says that it was used in vain.
-	ticket(now time.Time, login string, network string, known bool) bool
+	ticket(now time.Time, ask *ticketAsk) bool
 	ticketFailed(now time.Time, login string, network string)
+}
+
+// A ticketAsk asks for a ticket of a guarded login's trickle.
+type ticketAsk struct {
+	login, network string
+	// known: somebody logged in from the network lately.
+	known bool
+	// every is the trickle's interval.
+	every time.Duration
 }
 
 // terms are what a window must keep to.

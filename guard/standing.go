@@ -71,9 +71,7 @@ func (g *Guard) standing(set *settings, t *try, now time.Time, simulated, may bo
 		if t.ticket[login] {
 			continue
 		}
-		// Strict behaviour, without familiar places, has no trickle either.
-		known := g.places.knownNetwork(t.net, now.UnixMilli())
-		if !may || set.cfg.Familiar == 0 || !g.ledger.ticket(now, login, t.net.String(), known) {
+		if !may || !g.ticket(set, t, login, now) {
 			return Decision{Verdict: protocol.Guarded, Rule: "login"}
 		}
 		if t.ticket == nil {
@@ -82,6 +80,18 @@ func (g *Guard) standing(set *settings, t *try, now time.Time, simulated, may bo
 		t.ticket[login] = true
 	}
 	return Decision{}
+}
+
+// ticket asks a guarded login's trickle. Strict behaviour, without familiar
+// places, has none.
+func (g *Guard) ticket(set *settings, t *try, login string, now time.Time) bool {
+	if set.cfg.Familiar == 0 || set.cfg.Trickle == 0 {
+		return false
+	}
+	return g.ledger.ticket(now, &ticketAsk{
+		login: login, network: t.net.String(), every: set.cfg.Trickle.Std(),
+		known: g.places.knownNetwork(t.net, now.UnixMilli()),
+	})
 }
 
 func (g *Guard) standingLocked(set *settings, t *try, now int64, simulated bool) (d Decision, guardedLogins []string) {

@@ -11,11 +11,11 @@ import (
 // fastest is not sure to have it. A network gets one ticket an interval, and
 // none for a day after it failed.
 type trickle struct {
-	interval int64    // the interval's number
-	from     [2]int64 // when each ticket can be had
-	taken    [2]bool
-	last     map[string]int64 // when a network had its last ticket
-	failed   map[string]int64 // when a network failed
+	until  int64    // when the interval ends
+	from   [2]int64 // when each ticket can be had
+	taken  [2]bool
+	last   map[string]int64 // when a network had its last ticket
+	failed map[string]int64 // when a network failed
 }
 
 // tickets of a trickle.
@@ -24,35 +24,35 @@ const (
 	knownNetwork
 )
 
-// draw tells whether the network gets a ticket now. random is in [0,1).
-func (t *trickle) draw(now int64, network string, known bool, random func() float64) bool {
-	every := trickleEvery.Milliseconds()
-	if n := now / every; n != t.interval || t.last == nil {
-		t.interval, t.taken = n, [2]bool{}
+// draw tells whether the asking network gets a ticket now. random is in [0,1).
+func (t *trickle) draw(now int64, ask *ticketAsk, random func() float64) bool {
+	every := ask.every.Milliseconds()
+	if until := (now/every + 1) * every; until != t.until || t.last == nil {
+		t.until, t.taken = until, [2]bool{}
 		t.last = make(map[string]int64)
 		for i := range t.from {
 			// The last tenth is left out, or a ticket may come so late that
 			// nobody calls for it.
-			t.from[i] = n*every + int64(random()*0.9*float64(every))
+			t.from[i] = until - every + int64(random()*0.9*float64(every))
 		}
 	}
-	if at, ok := t.failed[network]; ok {
+	if at, ok := t.failed[ask.network]; ok {
 		if now-at < trickleBlocked.Milliseconds() {
 			return false
 		}
-		delete(t.failed, network)
+		delete(t.failed, ask.network)
 	}
-	if _, had := t.last[network]; had {
+	if _, had := t.last[ask.network]; had {
 		return false
 	}
 	kinds := []int{anybody}
-	if known {
+	if ask.known {
 		kinds = []int{knownNetwork, anybody}
 	}
 	for _, i := range kinds {
 		if !t.taken[i] && now >= t.from[i] {
 			t.taken[i] = true
-			t.last[network] = now
+			t.last[ask.network] = now
 			return true
 		}
 	}
@@ -78,7 +78,7 @@ func (t *trickle) fail(now int64, network string) {
 
 // idle tells that there is nothing left to remember.
 func (t *trickle) idle(now int64) bool {
-	if now/trickleEvery.Milliseconds() == t.interval {
+	if now < t.until {
 		return false
 	}
 	for _, at := range t.failed {
@@ -89,10 +89,10 @@ func (t *trickle) idle(now int64) bool {
 	return true
 }
 
-func (l *memoryLedger) ticket(now time.Time, login, network string, known bool) bool {
+func (l *memoryLedger) ticket(now time.Time, ask *ticketAsk) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.trickleLocked(now.UnixMilli(), login).draw(now.UnixMilli(), network, known, l.random.Float64)
+	return l.trickleLocked(now.UnixMilli(), ask.login).draw(now.UnixMilli(), ask, l.random.Float64)
 }
 
 func (l *memoryLedger) trickleLocked(now int64, login string) *trickle {

@@ -13,18 +13,18 @@ import (
 // of the interval, from when each ticket can be had, who had one, and which
 // networks failed of late.
 
-func (l *fleetLedger) ticket(now time.Time, login, network string, known bool) bool {
+func (l *fleetLedger) ticket(now time.Time, ask *ticketAsk) bool {
 	got := false
 	err := l.do(func(ctx context.Context, c valkey.Client) error {
-		n, err := l.records.number(ctx, c, []string{l.store.names.trickle(login)}, []string{
-			"ticket", itoa(l.fleet(now)), network, digit(known), random(), random(),
-			itoa(trickleEvery.Milliseconds()), itoa(trickleBlocked.Milliseconds()),
+		n, err := l.records.number(ctx, c, []string{l.store.names.trickle(ask.login)}, []string{
+			"ticket", itoa(l.fleet(now)), ask.network, digit(ask.known), random(), random(),
+			itoa(ask.every.Milliseconds()), itoa(trickleBlocked.Milliseconds()),
 		})
 		got = n == 1
 		return err
 	})
 	if err != nil {
-		return l.local.ticket(now, login, network, known)
+		return l.local.ticket(now, ask)
 	}
 	return got
 }
@@ -37,7 +37,7 @@ func (l *fleetLedger) ticketFailed(now time.Time, login, network string) {
 	// guess in the interval that the outage ends in.
 	_ = l.do(func(ctx context.Context, c valkey.Client) error {
 		_, err := l.records.number(ctx, c, []string{l.store.names.trickle(login)}, []string{
-			"failed", itoa(l.fleet(now)), network, strconv.Itoa(maxTrickleNets), itoa((trickleBlocked + trickleEvery).Milliseconds()),
+			"failed", itoa(l.fleet(now)), network, strconv.Itoa(maxTrickleNets), itoa(2 * trickleBlocked.Milliseconds()),
 		})
 		return err
 	})
