@@ -68,6 +68,8 @@ type writer struct {
 	// waited for instead of ours.
 	share func([]record) <-chan struct{}
 	wake  chan struct{}
+	// again ends the pause after a failed try.
+	again chan struct{}
 	quit  chan struct{}
 	done  chan struct{}
 
@@ -83,6 +85,7 @@ func newWriter(b backend, log *slog.Logger) *writer {
 		backend: b,
 		log:     log,
 		wake:    make(chan struct{}, 1),
+		again:   make(chan struct{}, 1),
 		quit:    make(chan struct{}),
 		done:    make(chan struct{}),
 		pending: make(map[[2]string][]byte),
@@ -148,12 +151,24 @@ func (w *writer) run() {
 		}
 		for !w.flush() {
 			select {
-			case <-time.After(time.Second):
+			case <-time.After(writeAgain):
+			case <-w.again:
 			case <-w.quit:
 				w.flush()
 				return
 			}
 		}
+	}
+}
+
+// writeAgain is the pause after a failed try.
+const writeAgain = time.Second
+
+// retry says that what failed may succeed now.
+func (w *writer) retry() {
+	select {
+	case w.again <- struct{}{}:
+	default:
 	}
 }
 

@@ -46,8 +46,9 @@ type fleet struct {
 	done   sync.WaitGroup
 	// client is set once the store has been reached; it reconnects by itself.
 	client atomic.Pointer[valkey.Client]
-	// again asks for all to be read anew; it holds one element at most.
-	again chan struct{}
+	// again asks for all to be read anew, and hurry for a look at the store at
+	// once; each holds one element at most.
+	again, hurry chan struct{}
 	// synced is closed when the store's bans have been read for the first time.
 	synced     chan struct{}
 	syncedOnce sync.Once
@@ -81,7 +82,7 @@ func newFleet(g *Guard, c SharedStoreConfig) (*fleet, error) {
 	n := names{c.Prefix}
 	k := &link{log: g.log, clock: g.clock.now, timeout: c.Timeout.Std(), since: time.Now()}
 	f := &fleet{
-		g: g, cfg: c, options: options, link: k, again: make(chan struct{}, 1), synced: make(chan struct{}),
+		g: g, cfg: c, options: options, link: k, again: make(chan struct{}, 1), hurry: make(chan struct{}, 1), synced: make(chan struct{}),
 		share: &share{link: k, names: n, script: newScript(recordsScript), node: node, told: make(map[string]int64),
 			keepFor: func() time.Duration { return max(min(g.set.Load().cfg.Familiar.Std(), removedFor), knownFor) }},
 	}
@@ -94,6 +95,7 @@ func newFleet(g *Guard, c SharedStoreConfig) (*fleet, error) {
 		return out
 	}
 	f.ledger = newFleetLedger(g.memory, k, n, c.Cluster, rules, f.late)
+	f.ledger.hurry = f.lookNow
 	f.ledger.closes = func(name string) bool {
 		r := g.set.Load().rules.named(name)
 		return r != nil && !r.dryRun
@@ -175,8 +177,17 @@ func (f *fleet) run(ctx context.Context, reached chan struct{}) {
 		}
 		select {
 		case <-ctx.Done():
+		case <-f.hurry:
 		case <-time.After(every):
 		}
+	}
+}
+
+// lookNow has the store looked at without a pause.
+func (f *fleet) lookNow() {
+	select {
+	case f.hurry <- struct{}{}:
+	default:
 	}
 }
 
@@ -196,6 +207,10 @@ func (f *fleet) look(ctx context.Context, counts *uint64) error {
 	}
 	if f.link.client() != nil && !lost {
 		f.tidy(ctx, c)
+		// A step may have failed though the store is there.
+		if _, err := f.ledger.replay(ctx, c, false); err != nil {
+			return err
+		}
 		return f.ledger.renew(ctx, c)
 	}
 	return f.reconcile(ctx, c, lost)
@@ -268,7 +283,7 @@ func (f *fleet) reconcile(ctx context.Context, c valkey.Client, lost bool) error
 	}
 	records, _ := f.share.writer.status()
 	f.link.restored(c, steps, records)
-	f.share.writer.flush()
+	f.share.writer.retry()
 	// What was decided while the last of it was sent is sent now.
 	_, err := f.ledger.replay(ctx, c, false)
 	return err

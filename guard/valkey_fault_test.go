@@ -283,3 +283,28 @@ func TestHostileValuesAreIgnored(t *testing.T) {
 		t.Errorf("ignored %d values; said: %s", fresh.g.Status().Store.Shared.Ignored, fresh.said.text.String())
 	}
 }
+
+// One call that gets lost is no outage, and what it was to say is said soon:
+// it does not wait for the next outage to be over.
+func TestAStepThatGotLostIsSentSoon(t *testing.T) {
+	t.Parallel()
+	srv := startServer(t)
+	store := srv.shared()
+	store.Timeout = Duration(300 * time.Millisecond)
+	n := fleetOf(t, 1, store, nil)[0]
+	a, v := n.ask(from("192.0.2.1"), plain("alice", "wrong"))
+	if v != protocol.Pass {
+		t.Fatal(v)
+	}
+	srv.signal(syscall.SIGSTOP)
+	n.g.Settle(a, protocol.Failure, "535 5.7.8")
+	if s := n.g.Status().Store.Shared; s.Timeouts != 1 || s.Buffered != 1 {
+		t.Errorf("%d calls failed and %d steps wait, want one each", s.Timeouts, s.Buffered)
+	}
+	srv.signal(syscall.SIGCONT)
+	eventually(t, 10*time.Second, "the step has been sent", func() bool { return n.g.Status().Store.Shared.Buffered == 0 })
+	eventually(t, 10*time.Second, "one point", func() bool { return n.points("192.0.2.1") == 1 })
+	if s := n.g.Status().Store.Shared; s.Outages != 0 {
+		t.Errorf("an outage was declared: %s", n.said.text.String())
+	}
+}

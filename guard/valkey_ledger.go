@@ -2,6 +2,7 @@ package guard
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"sync"
 	"time"
@@ -37,8 +38,12 @@ type fleetLedger struct {
 
 	// gate bounds the calls under way. A burst of connections must not make
 	// the store so slow for its own callers that they give it up and count
-	// alone: the time at the gate is no silence of the store.
+	// alone. Who has found no place at the gate in time while the store
+	// answers others waits as if the limit were full of reservations: whoever
+	// could make nodes count alone by a burst could overshoot.
 	gate chan struct{}
+	// hurry asks for a look at the store soon, which sends what is unsent.
+	hurry func()
 
 	mu sync.Mutex
 	// holds are this node's reservations by name, for their leases.
@@ -98,20 +103,24 @@ func (l *fleetLedger) fleet(now time.Time) int64 { return now.UnixMilli() + l.li
 // own gives a fleet's time as this node's.
 func (l *fleetLedger) own(at int64) int64 { return at - l.link.ahead.Load() }
 
-// do makes a call to the store, for at most the time that a credential may
-// wait. It fails at once while the store is away.
+// do makes a call to the store. With its time at the gate it takes at most as
+// long as a credential may wait. It fails at once while the store is away.
 func (l *fleetLedger) do(f func(ctx context.Context, c valkey.Client) error) error {
 	if l.link.client() == nil {
 		return errAway
 	}
-	l.gate <- struct{}{}
-	defer func() { <-l.gate }()
+	ctx, cancel := context.WithTimeout(context.Background(), l.link.timeout)
+	defer cancel()
+	select {
+	case l.gate <- struct{}{}:
+		defer func() { <-l.gate }()
+	case <-ctx.Done():
+		return errBusy
+	}
 	c := l.link.client() // it may have gone away meanwhile
 	if c == nil {
 		return errAway
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), l.link.timeout)
-	defer cancel()
 	err := f(ctx, c)
 	l.link.heard(err)
 	return err
@@ -134,6 +143,9 @@ func (l *fleetLedger) reserve(now time.Time, claims []claim) (grant, int) {
 		g, at, err = l.store.reserve(ctx, c, l.fleet(now), deadline, claims)
 		return err
 	})
+	if errors.Is(err, errBusy) && l.link.answers() {
+		return full, 0
+	}
 	if err != nil {
 		if sent {
 			// The answer may have been lost, not the question.
@@ -319,6 +331,9 @@ func (l *fleetLedger) keep(st *ledgerStep) {
 		l.overflow = true
 	}
 	l.unsent = append(l.unsent, st)
+	if l.hurry != nil && l.link.client() != nil {
+		l.hurry()
+	}
 }
 
 // remind remembers a step that the store has taken, for a while.

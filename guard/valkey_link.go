@@ -11,8 +11,12 @@ import (
 	"github.com/valkey-io/valkey-go"
 )
 
-// errAway: the store is away, which is known without asking it.
-var errAway = errors.New("the store is away")
+var (
+	// errAway: the store is away, which is known without asking it.
+	errAway = errors.New("the store is away")
+	// errBusy: it was not asked, for this node's other calls took all the time.
+	errBusy = errors.New("the store is busy with this node's other calls")
+)
 
 // A link is the way to the shared store, and whether it is there.
 type link struct {
@@ -31,14 +35,17 @@ type link struct {
 	timeouts, outages, dropped atomic.Uint64
 
 	mu       sync.Mutex
-	failures int // in a row
+	failures int       // in a row
+	silent   time.Time // since when, if failures is not 0
 	since    time.Time
 	err      error // of the last outage
 	saidBad  time.Time
 }
 
 // failuresToAway is how many calls in a row may fail before the store is taken
-// to be away. One may be unlucky; each costs a credential the timeout.
+// to be away, if they also failed for twice the timeout: several calls that are
+// under way at once fail at once. One may be unlucky; each costs a credential
+// the timeout.
 const failuresToAway = 3
 
 // client gives the client while the store is there, else nil.
@@ -54,7 +61,7 @@ func (k *link) now() int64 { return k.clock().UnixMilli() + k.ahead.Load() }
 
 // heard takes note of how a call went.
 func (k *link) heard(err error) {
-	if errors.Is(err, errAway) || errors.Is(err, errReply) {
+	if errors.Is(err, errAway) || errors.Is(err, errBusy) || errors.Is(err, errReply) {
 		return
 	}
 	k.mu.Lock()
@@ -64,13 +71,23 @@ func (k *link) heard(err error) {
 		return
 	}
 	k.timeouts.Add(1)
-	k.failures++
+	if k.failures++; k.failures == 1 {
+		k.silent = time.Now()
+	}
 	// An answer that is an error (full, read only, no permission) is no
 	// accident; silence may be.
 	_, answered := valkey.IsValkeyErr(err)
-	if answered || k.failures >= failuresToAway || !(errors.Is(err, context.DeadlineExceeded) || errors.Is(err, errLate)) {
+	long := k.failures >= failuresToAway && time.Since(k.silent) >= 2*k.timeout
+	if answered || long || !(errors.Is(err, context.DeadlineExceeded) || errors.Is(err, errLate)) {
 		k.downLocked(err)
 	}
+}
+
+// answers tells whether the last call had an answer.
+func (k *link) answers() bool {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.failures == 0
 }
 
 // downLocked takes the store to be away, and says so once.

@@ -28,6 +28,8 @@ var requirements = [...]struct{ pkg, file string }{
 	{"isync", "/usr/bin/mbsync"},
 	{"hydra", "/usr/bin/hydra"},
 	{"python3", "/usr/bin/python3"},
+	{"redis-server", "/usr/bin/redis-server"}, // and the Sentinel, which is the same program
+	{"iproute2", "/usr/sbin/ip"},              // for networks that are cut
 	// The peers that the benchmark compares with.
 	{"haproxy", "/usr/sbin/haproxy"},
 	{"nginx", "/usr/sbin/nginx"},

@@ -1,0 +1,61 @@
+package guard
+
+import (
+	"testing"
+	"time"
+)
+
+// Whoever finds this node's other calls in the way waits no longer than the
+// timeout, and is not counted alone: a burst is no way around the limit.
+func TestABurstDoesNotMakeANodeCountAlone(t *testing.T) {
+	l := newTestLedger(startServer(t).client(t), false)
+	l.link.timeout = 50 * time.Millisecond
+	for range maxCalls {
+		l.gate <- struct{}{}
+	}
+	claims := realClaims(1)
+	start := time.Now()
+	if g, at := l.reserve(start, claims); g != full || at != 0 {
+		t.Errorf("behind a crowd: grant %v at %d, want it to wait", g, at)
+	}
+	if took := time.Since(start); took < l.link.timeout || took > 20*l.link.timeout {
+		t.Errorf("it took %v, want about %v", took, l.link.timeout)
+	}
+	if n := l.link.timeouts.Load(); n != 0 || l.buffered() != 0 {
+		t.Errorf("%d calls count as failed and %d steps are buffered, want none", n, l.buffered())
+	}
+	// A store that is silent is another matter.
+	l.link.mu.Lock()
+	l.link.failures = 1
+	l.link.mu.Unlock()
+	if g, _ := l.reserve(time.Now(), claims); g != granted {
+		t.Errorf("behind a silent store: grant %v, want this node to go on alone", g)
+	}
+	for range maxCalls {
+		<-l.gate
+	}
+	l.link.timeout = 5 * time.Second // of a busy machine
+	if g, _ := l.reserve(time.Now(), claims); g != granted || !l.link.answers() {
+		t.Errorf("with nobody in the way: grant %v, want it granted by the store", g)
+	}
+}
+
+// Several calls that fail at one moment are one silence, and a silence shorter
+// than twice the timeout is no outage.
+func TestAShortSilenceIsNoOutage(t *testing.T) {
+	l := newTestLedger(startServer(t).client(t), false)
+	l.link.timeout = time.Minute
+	for range 3 * failuresToAway {
+		l.link.heard(errLate)
+	}
+	if l.link.client() == nil {
+		t.Fatal("the store is taken to be away after a moment")
+	}
+	l.link.mu.Lock()
+	l.link.silent = l.link.silent.Add(-2 * time.Minute)
+	l.link.mu.Unlock()
+	l.link.heard(errLate)
+	if l.link.client() != nil {
+		t.Error("the store is taken to be there after two minutes of silence")
+	}
+}
