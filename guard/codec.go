@@ -5,21 +5,92 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math"
 	"net/netip"
 )
 
-// How records look in the store. Bans have a binary head, for a million of
-// them must load in a second; what is rarely read is JSON. Every value starts
-// with the format's version.
-const (
-	codecVersion = 1
-
-	flagActive = 1 << iota
-	flagSoft
-	flagManual
-)
+// How records look in the store. Bans and counters are binary, for there may
+// be a million of each, and they are read in one go at the start; what is rare
+// is JSON. Every value starts with the format's version.
+//
+// A decoder takes whatever it is given: what the store holds may be damaged, or
+// be another's. It gives an error, or a value that this program could have
+// written; it never takes more memory than a few times what it read.
+const codecVersion = 2
 
 var errRecord = errors.New("record in no known format")
+
+// An encoder's texts are their length and their bytes, its numbers varints.
+func appendText(b []byte, s string) []byte {
+	return append(binary.AppendUvarint(b, uint64(len(s))), s...)
+}
+
+// A decoder reads what was appended. After the first fault it gives zeros and
+// bad is set, so that a reader looks once, at its end.
+type decoder struct {
+	b   []byte
+	bad bool
+}
+
+func (d *decoder) take(n uint64) []byte {
+	if n > uint64(len(d.b)) {
+		d.bad, d.b = true, nil
+		return nil
+	}
+	out := d.b[:n]
+	d.b = d.b[n:]
+	return out
+}
+
+func (d *decoder) byte() byte {
+	if b := d.take(1); b != nil {
+		return b[0]
+	}
+	return 0
+}
+
+func (d *decoder) uvarint() uint64 {
+	v, n := binary.Uvarint(d.b)
+	if n <= 0 {
+		d.bad, d.b = true, nil
+		return 0
+	}
+	d.b = d.b[n:]
+	return v
+}
+
+func (d *decoder) varint() int64 {
+	u := d.uvarint()
+	return int64(u>>1) ^ -int64(u&1)
+}
+
+// upTo reads a number that is at most most.
+func (d *decoder) upTo(most uint64) uint64 {
+	v := d.uvarint()
+	if v > most {
+		d.bad = true
+		return 0
+	}
+	return v
+}
+
+// count reads how many elements follow, each of at least size bytes.
+func (d *decoder) count(size int) int { return int(d.upTo(uint64(len(d.b) / size))) }
+
+// text reads a text of at most most bytes.
+func (d *decoder) text(most uint64, intern func([]byte) string) string {
+	return intern(d.take(d.upTo(most)))
+}
+
+// plainText makes a text that is not shared.
+func plainText(b []byte) string { return string(b) }
+
+// version reads the version and tells whether it is this one.
+func (d *decoder) version() {
+	if d.byte() != codecVersion {
+		d.bad, d.b = true, nil
+	}
+}
 
 // appendKey encodes a key so that decodeKey reads it back.
 func appendKey(b []byte, k key) []byte {
@@ -32,18 +103,20 @@ func appendKey(b []byte, k key) []byte {
 }
 
 func decodeKey(b []byte) (key, error) {
-	if len(b) < 3 || len(b) < 3+int(b[1]) || b[0] > byte(byPair) {
+	d := decoder{b: b}
+	k := key{kind: keyKind(d.byte())}
+	addr := d.take(uint64(d.byte()))
+	bits := d.byte()
+	if d.bad || k.kind > byPair {
 		return key{}, errRecord
 	}
-	k, n := key{kind: keyKind(b[0])}, int(b[1])
-	if n > 0 {
-		addr, ok := netip.AddrFromSlice(b[2 : 2+n])
-		if !ok || int(b[2+n]) > addr.BitLen() {
+	if len(addr) > 0 {
+		a, ok := netip.AddrFromSlice(addr)
+		if k.prefix = netip.PrefixFrom(a, int(bits)); !ok || !validPrefix(k.prefix) {
 			return key{}, errRecord
 		}
-		k.prefix = netip.PrefixFrom(addr, int(b[2+n]))
 	}
-	k.login = string(b[3+n:])
+	k.login = string(d.b)
 	return k, nil
 }
 
@@ -58,27 +131,82 @@ func (k sentenceKey) storeKey() string {
 }
 
 func decodeSentenceKey(b []byte, intern func([]byte) string) (k sentenceKey, err error) {
-	if len(b) < 3 || len(b) < 3+int(b[2]) || b[0] > byte(delayed) {
+	d := decoder{b: b}
+	k.kind = sentenceKind(d.byte())
+	simulated := d.byte()
+	k.scope = intern(d.take(uint64(d.byte())))
+	if d.bad || k.kind > delayed || simulated > 1 {
 		return k, errRecord
 	}
-	k.kind, k.simulated = sentenceKind(b[0]), b[1] == 1
-	n := int(b[2])
-	k.scope = intern(b[3 : 3+n])
-	k.key, err = decodeKey(b[3+n:])
+	k.simulated = simulated == 1
+	k.key, err = decodeKey(d.b)
 	return k, err
 }
 
+// Bounds of a ban's texts, in bytes.
+const (
+	maxName   = 255 // of a rule, a scope, a limit
+	maxReason = 4096
+)
+
+// flags of a ban's record.
+const (
+	flagActive = 1 << iota
+	flagSoft
+	flagManual
+	knownFlags = flagActive | flagSoft | flagManual
+)
+
 // record gives the sentence as a record.
 func (s *sentence) record() record {
-	b := append(make([]byte, 0, 96+len(s.evidence)), codecVersion, s.flags())
-	for _, v := range []int64{s.since, s.until, s.forget, int64(s.repeats), int64(s.score)} {
-		b = binary.AppendVarint(b, v)
-	}
+	return record{bucket: bucketBans, key: s.storeKey(), value: s.encode(make([]byte, 0, 64+len(s.evidence)))}
+}
+
+// encode appends the sentence without its key: the version, a byte of flags,
+// when it began, its length and that of its history (0: forever, else one
+// more than it is), its count, its score, three texts, and what is left is the
+// evidence. Times are milliseconds.
+func (s *sentence) encode(b []byte) []byte {
+	b = append(b, codecVersion, s.flags())
+	b = binary.AppendVarint(b, s.since)
+	b = binary.AppendUvarint(b, lasting(s.since, s.until))
+	b = binary.AppendUvarint(b, lasting(s.until, s.forget))
+	b = binary.AppendUvarint(b, uint64(s.repeats))
+	b = binary.AppendVarint(b, int64(s.score))
 	for _, text := range []string{s.rule, s.limit, s.reason} {
-		b = binary.AppendUvarint(b, uint64(len(text)))
-		b = append(b, text...)
+		b = appendText(b, text)
 	}
-	return record{bucket: bucketBans, key: s.storeKey(), value: append(b, s.evidence...)}
+	return append(b, s.evidence...)
+}
+
+// lasting gives the time between two moments for the store, and ending reads
+// it back.
+func lasting(from, to int64) uint64 {
+	if to == forever {
+		return 0
+	}
+	return uint64(max(to-from, 0)) + 1
+}
+
+func (d *decoder) ending(from int64) int64 {
+	n := d.upTo(maxMoment)
+	if n == 0 || from == forever {
+		return forever
+	}
+	return from + int64(n) - 1
+}
+
+// maxMoment bounds times: some 140,000 years.
+const maxMoment = 1 << 52
+
+// moment reads a time.
+func (d *decoder) moment() int64 {
+	t := d.varint()
+	if t < -maxMoment || t > maxMoment {
+		d.bad = true
+		return 0
+	}
+	return t
 }
 
 func (s *sentence) flags() (flags byte) {
@@ -96,93 +224,25 @@ func (s *sentence) flags() (flags byte) {
 
 // decode reads a sentence back. Its evidence stays encoded until it is asked
 // for. s is to be a new one; after an error it is of no use.
-func (s *sentence) decode(key, b []byte, intern func([]byte) string) (err error) {
-	s.sentenceKey, err = decodeSentenceKey(key, intern)
-	if err != nil || len(b) < 2 || b[0] != codecVersion {
+func (s *sentence) decode(key, value []byte, intern func([]byte) string) (err error) {
+	if s.sentenceKey, err = decodeSentenceKey(key, intern); err != nil {
+		return err
+	}
+	d := decoder{b: value}
+	d.version()
+	flags := d.byte()
+	s.active, s.soft, s.manual = flags&flagActive != 0, flags&flagSoft != 0, flags&flagManual != 0
+	s.since = d.moment()
+	s.until = d.ending(s.since)
+	s.forget = d.ending(s.until)
+	s.repeats = int32(d.upTo(math.MaxInt32))
+	s.score = milli(d.varint())
+	s.cause = &cause{rule: d.text(maxName, intern), limit: d.text(maxName, intern), reason: d.text(maxReason, intern)}
+	if d.bad || flags&^knownFlags != 0 {
 		return errRecord
 	}
-	flags := b[1]
-	s.active, s.soft, s.manual = flags&flagActive != 0, flags&flagSoft != 0, flags&flagManual != 0
-	b = b[2:]
-	var nums [5]int64
-	for i := range nums {
-		v, n := binary.Varint(b)
-		if n <= 0 {
-			return errRecord
-		}
-		nums[i], b = v, b[n:]
-	}
-	s.since, s.until, s.forget, s.repeats, s.score = nums[0], nums[1], nums[2], int32(nums[3]), milli(nums[4])
-	var c cause
-	for _, text := range []*string{&c.rule, &c.limit, &c.reason} {
-		l, n := binary.Uvarint(b)
-		if n <= 0 || l > uint64(len(b)-n) {
-			return errRecord
-		}
-		*text, b = intern(b[n:n+int(l)]), b[n+int(l):]
-	}
-	s.cause, s.evidence = &c, string(b)
+	s.evidence = string(d.b)
 	return nil
-}
-
-// events gives the sentence's evidence.
-func (s *sentence) events() (out []Scored) {
-	if s.evidence == "" || json.Unmarshal([]byte(s.evidence), &out) != nil {
-		return nil
-	}
-	return out
-}
-
-// A storedEntry is a ledger's entry in the store.
-type storedEntry struct {
-	Windows []storedWindow `json:"w"`
-}
-
-type storedWindow struct {
-	Rule   string       `json:"r"`
-	Good   bool         `json:"g,omitempty"`
-	Limit  milli        `json:"l"`
-	Period int64        `json:"p"` // milliseconds
-	Keep   int          `json:"k"`
-	Share  bool         `json:"s,omitempty"`
-	Marks  []storedMark `json:"m"`
-}
-
-type storedMark struct {
-	At     int64  `json:"t"`
-	Points milli  `json:"p"`
-	Value  uint32 `json:"v,omitempty"`
-	Hard   bool   `json:"h,omitempty"`
-	Event  *Event `json:"e,omitempty"`
-}
-
-// encode gives the entry's value in the store, nil if there is nothing to keep.
-// A reservation is kept as if it were charged: after a crash nobody knows.
-func (e *entry) encode(now int64) []byte {
-	var out storedEntry
-	for i := range e.windows {
-		w := &e.windows[i]
-		sw := storedWindow{Rule: w.rule, Good: w.good, Limit: w.limit, Period: w.period.Milliseconds(), Keep: w.keep, Share: w.share}
-		for _, m := range w.marks {
-			sw.Marks = append(sw.Marks, storedMark{m.at, m.points, m.value, m.hard, m.event()})
-		}
-		for _, p := range w.pending {
-			if p.value == 0 || !w.has(p.value) {
-				sw.Marks = append(sw.Marks, storedMark{At: now, Points: p.points, Value: p.value})
-			}
-		}
-		if len(sw.Marks) > 0 {
-			out.Windows = append(out.Windows, sw)
-		}
-	}
-	if len(out.Windows) == 0 {
-		return nil
-	}
-	b, err := json.Marshal(out)
-	if err != nil {
-		return nil // cannot happen with plain data
-	}
-	return append([]byte{codecVersion}, b...)
 }
 
 // decodeJSON reads a value of this version.

@@ -133,29 +133,27 @@ func (l *loader) takeEntry(key, value []byte) error {
 	if err != nil {
 		return err
 	}
-	var se storedEntry
-	if err := decodeJSON(value, &se); err != nil {
-		return err
-	}
-	l.g.memory.load(k, &se, l.now)
-	return nil
+	return l.g.memory.load(k, value, l.now)
 }
 
 // load takes an entry from the store.
-func (l *memoryLedger) load(k key, se *storedEntry, now int64) {
+func (l *memoryLedger) load(k key, value []byte, now int64) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.entries[k] != nil {
-		return // of a damaged store, read twice
+		return nil // of a damaged store, read twice
 	}
-	for _, sw := range se.Windows {
-		c := claim{key: k, rule: sw.Rule, good: sw.Good, terms: terms{
-			limit: sw.Limit, period: time.Duration(sw.Period) * time.Millisecond, keep: max(sw.Keep, 1), share: sw.Share,
-		}}
+	windows, err := decodeEntry(value, l.commons)
+	if err != nil {
+		return err
+	}
+	for _, stored := range windows {
+		c := claim{key: k, rule: stored.rule, good: stored.good, terms: stored.terms}
 		e, w := l.windowLocked(math.MinInt64/2, &c)
-		for _, m := range sw.Marks {
-			w.charge(mark{min(m.At, now), m.Points, m.Value, m.Hard, l.commons.trace(m.Event)}, c.keep)
-			e.touched = max(e.touched, min(m.At, now))
+		for _, m := range stored.marks {
+			m.at = min(m.at, now)
+			w.charge(m, c.keep)
+			e.touched = max(e.touched, m.at)
 		}
 		w.refresh(now)
 		// What had reached its limit when the process died gets its sentence
@@ -163,9 +161,10 @@ func (l *memoryLedger) load(k key, se *storedEntry, now int64) {
 	}
 	if e := l.entries[k]; e != nil && e.empty() {
 		l.removeLocked(e)
-		return
+		return nil
 	}
 	delete(l.dirty, k)
+	return nil
 }
 
 // drainBatch is how many entries are encoded at a time, so that nobody waits

@@ -1,7 +1,6 @@
 package guard
 
 import (
-	"encoding/json"
 	"math"
 	"net/netip"
 	"strings"
@@ -17,8 +16,8 @@ type sentence struct {
 	since, until int64 // until: forever is math.MaxInt64
 	forget       int64 // when the history ends
 	score        milli
-	// evidence is a list of Scored in JSON, "" if there is none. It is decoded
-	// only when somebody asks.
+	// evidence is a list of Scored as encodeEvidence gives it, "" if there is
+	// none. It is decoded only when somebody asks.
 	evidence string
 
 	repeats int32  // how manieth it is
@@ -167,8 +166,16 @@ func evidence(marks []mark) string {
 		}
 		out = append(out, scored(m))
 	}
-	b, _ := json.Marshal(out) // plain data always marshals
-	return string(b)
+	return encodeEvidence(out)
+}
+
+// events gives the sentence's evidence.
+func (s *sentence) events() []Scored {
+	out, err := decodeEvidence(s.evidence)
+	if err != nil {
+		return nil
+	}
+	return out
 }
 
 // scored gives a mark as operators see it.

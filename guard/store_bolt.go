@@ -107,7 +107,7 @@ func readBucket(db *bbolt.DB, bucket string, into taker) (err error) {
 		}
 		into.expect(bucket, b.Stats().KeyN)
 		return b.ForEach(func(k, v []byte) error {
-			value, ok := unseal(v)
+			value, ok := unseal(bucket, k, v)
 			if !ok {
 				broken++
 				return nil
@@ -163,7 +163,7 @@ func (b *boltBackend) write(records []record) (err error) {
 			if r.value == nil {
 				err = bucket.Delete([]byte(r.key))
 			} else {
-				err = bucket.Put([]byte(r.key), seal(r.value))
+				err = bucket.Put([]byte(r.key), seal(r.bucket, []byte(r.key), r.value))
 			}
 			if err != nil {
 				return err
@@ -175,18 +175,25 @@ func (b *boltBackend) write(records []record) (err error) {
 
 func (b *boltBackend) close() error { return b.db.Close() }
 
-// seal puts a checksum before a value: bbolt has none on its pages.
-func seal(v []byte) []byte {
-	out := make([]byte, 4, 4+len(v))
-	binary.BigEndian.PutUint32(out, crc32.Checksum(v, crc32.MakeTable(crc32.Castagnoli)))
-	return append(out, v...)
+// seal puts a checksum before a value: bbolt has none on its pages. It is over
+// where the value is as well, so that none is taken for another's.
+func seal(bucket string, key, value []byte) []byte {
+	out := make([]byte, 4, 4+len(value))
+	binary.BigEndian.PutUint32(out, checksum(bucket, key, value))
+	return append(out, value...)
 }
 
 // unseal checks a value.
-func unseal(v []byte) ([]byte, bool) {
-	if len(v) < 4 {
+func unseal(bucket string, key, sealed []byte) ([]byte, bool) {
+	if len(sealed) < 4 {
 		return nil, false
 	}
-	sum, v := binary.BigEndian.Uint32(v), v[4:]
-	return v, sum == crc32.Checksum(v, crc32.MakeTable(crc32.Castagnoli))
+	sum, value := binary.BigEndian.Uint32(sealed), sealed[4:]
+	return value, sum == checksum(bucket, key, value)
+}
+
+func checksum(bucket string, key, value []byte) uint32 {
+	table := crc32.MakeTable(crc32.Castagnoli)
+	sum := crc32.Checksum([]byte(bucket), table)
+	return crc32.Update(crc32.Update(sum, table, key), table, value)
 }

@@ -80,7 +80,7 @@ func salvageBolt(path string, into taker) (lost int, err error) {
 // bucket gives a bucket's records. A small one is in its value itself.
 func (s *salvage) bucket(name string, value []byte, into taker) {
 	take := func(_ uint32, key, sealed []byte) {
-		if v, ok := unseal(sealed); ok {
+		if v, ok := unseal(name, key, sealed); ok {
 			into.take(name, key, v)
 		} else {
 			s.lost++

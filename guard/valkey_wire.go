@@ -56,7 +56,7 @@ type sharedBan struct {
 	Forgotten bool   `json:"forgotten,omitempty"`
 	Node      string `json:"node,omitempty"`
 	// Events are the evidence; they are not part of the history.
-	Events json.RawMessage `json:"events,omitempty"`
+	Events []Scored `json:"events,omitempty"`
 }
 
 // removedFor is how long it is remembered that a ban without an end was taken
@@ -80,9 +80,7 @@ func shareBan(s *sentence, node string, ahead int64) sharedRecord {
 		r.Version++
 		return r
 	}
-	if events := []byte(s.evidence); json.Valid(events) {
-		b.Events = events
-	}
+	b.Events = s.events()
 	r.Value = mustJSON(b)
 	return r
 }
@@ -143,7 +141,7 @@ func readBan(name, field, text string, ahead int64) (*sentence, bool, error) {
 	}
 	s := &sentence{
 		cause: &cause{b.Rule, b.Reason, b.Limit}, since: ownMilli(b.Since, ahead), until: ownMilli(b.Until, ahead),
-		forget: ownMilli(b.Forget, ahead), repeats: int32(b.Count), soft: b.Soft, manual: b.Manual, active: !b.Lifted, evidence: string(b.Events),
+		forget: ownMilli(b.Forget, ahead), repeats: int32(b.Count), soft: b.Soft, manual: b.Manual, active: !b.Lifted, evidence: encodeEvidence(b.Events),
 	}
 	s.scope, s.simulated = b.Scope, b.Simulated
 	s.key = key{prefix: b.Prefix, login: b.Login}
