@@ -209,7 +209,13 @@ func (m *sieveModel) command(text string) {
 		m.t.Fatalf("%q reached the server", text)
 	case "CAPABILITY":
 		m.say("\"SIEVE\" {18}\r\nNO \"failed\"\r\nOK\r\n\r\n\"UNAUTHENTICATE\"\r\nOK {4}\r\ndone")
-	case "NOOP", "LOGOUT":
+	case "NOOP":
+		if args != "" && !m.in {
+			// Its tag would come back as lines of the client's choice.
+			m.t.Fatalf("%q reached the server", text)
+		}
+		m.say("OK")
+	case "LOGOUT":
 		m.say("OK")
 	default:
 		if !m.in {

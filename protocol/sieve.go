@@ -76,7 +76,7 @@ func (c *sieveConversation) Client(data []byte) Step {
 	if step, ok := c.readable(data, cmd.size, state); !ok {
 		return step
 	}
-	if len(c.pending) > 0 && (!c.passes(cmd.verb) || len(c.pending) >= MaxPending) {
+	if len(c.pending) > 0 && (!c.passes(&cmd) || len(c.pending) >= MaxPending) {
 		// Our own answers and credentials must not overtake a reply.
 		return Step{Do: Wait}
 	}
@@ -132,10 +132,10 @@ func (c *sieveConversation) desync() Step {
 
 // passes tells whether a command goes to the server as it is, without a
 // question to the guard or an answer of ours.
-func (c *sieveConversation) passes(verb string) bool {
-	switch verb {
+func (c *sieveConversation) passes(cmd *sieveCommand) bool {
+	switch cmd.verb {
 	case "CAPABILITY", "NOOP", "LOGOUT":
-		return c.server == serverOpen
+		return c.server == serverOpen && len(cmd.args) == 0
 	}
 	return false
 }
@@ -148,15 +148,24 @@ func (c *sieveConversation) command(cmd *sieveCommand) Step {
 	case "STARTTLS":
 		return c.startTLS(cmd)
 	case "CAPABILITY":
+		if len(cmd.args) > 0 {
+			return c.bad(cmd.size, "CAPABILITY takes no arguments.")
+		}
 		if c.answersFromOffer() {
 			return Step{Take: cmd.size, ToClient: c.capabilities("CAPABILITY completed.")}
 		}
 	case "NOOP":
-		if c.ownNoop() {
+		if len(cmd.args) > 0 || c.ownNoop() {
+			// A server repeats the tag in its reply, as a literal if it
+			// came as one: lines that the client chose, and could have
+			// taken for the reply to its next login.
 			c.noops++
 			return c.noop(cmd)
 		}
 	case "LOGOUT":
+		if len(cmd.args) > 0 {
+			return c.bad(cmd.size, "LOGOUT takes no arguments.")
+		}
 		if c.server == serverAlone {
 			return Step{
 				Take:     cmd.size,
