@@ -3,6 +3,7 @@ package integration
 import (
 	"fmt"
 	"os/exec"
+	"strings"
 	"sync"
 	"testing"
 
@@ -26,10 +27,13 @@ var checks = [...]check{
 	}},
 	{"the banner, then QUIT, as check_smtp does", "mx", says("", "220", "QUIT", "221")},
 	{"the banner, EHLO and QUIT, as HAProxy's smtpchk does", "mx", says("", "220", "EHLO monitor.example.test", "250", "QUIT", "221")},
+	{"EHLO and QUIT without waiting, as netcat does in scripts", "mx", saysAtOnce("EHLO monitor.example.test\r\nQUIT\r\n")},
+	{"the same over TLS", "submissions", saysAtOnce("EHLO monitor.example.test\r\nQUIT\r\n")},
 	{"the banner and away", "submission", says("", "220")},
 	{"STARTTLS to look at the certificate", "submission", opensAndCloses},
 	{"TLS to look at the certificate", "imaps", opensAndCloses},
 	{"the greeting, then LOGOUT, as check_imap does", "imap", says("", "* OK", "a LOGOUT", "* BYE")},
+	{"the greeting, then QUIT, as check_pop does", "pop3", says("", "+OK", "QUIT", "+OK")},
 	{"openssl s_client", "imaps", sClient()},
 	{"openssl s_client -starttls smtp", "submission", sClient("-starttls", "smtp")},
 }
@@ -52,6 +56,29 @@ func says(dialogue ...string) func(*testbed.Proxy, testbed.Guess) error {
 			if err != nil || len(reply) < len(dialogue[i+1]) || reply[:len(dialogue[i+1])] != dialogue[i+1] {
 				return fmt.Errorf("%q is answered %q, %v", dialogue[i], reply, err)
 			}
+		}
+		return nil
+	}
+}
+
+// saysAtOnce writes first, and then listens to the end.
+func saysAtOnce(text string) func(*testbed.Proxy, testbed.Guess) error {
+	return func(p *testbed.Proxy, g testbed.Guess) error {
+		conn, err := testbed.Dial(g.From, g.Port)
+		if err != nil {
+			return err
+		}
+		defer conn.Close()
+		if g.TLS == "implicit" {
+			if err := conn.Handshake(testbed.AnyTLS()); err != nil {
+				return err
+			}
+		}
+		if _, err := conn.Write([]byte(text)); err != nil {
+			return err
+		}
+		if said, err := conn.Rest(); err != nil || !strings.Contains(said, "\r\n221 ") {
+			return fmt.Errorf("%q is answered %q, %v", text, said, err)
 		}
 		return nil
 	}
@@ -86,6 +113,8 @@ func TestMonitorsStayFarFromEveryLimit(t *testing.T) {
 	// A fifth of the smallest limit there is, that of wrong passwords.
 	const fifth = 10.0 / 5
 	cfg := bed.Standard(nil)
+	pop3 := mailboxes(nil).Without("pop3s", "sieve")
+	cfg.Upstreams, cfg.Listeners = append(cfg.Upstreams, pop3.Upstreams...), append(cfg.Listeners, pop3.Listeners...)
 	cfg.Guard = map[string]any{"exempt-local": false}
 	p := bed.NewProxy(t, cfg)
 	var wait sync.WaitGroup

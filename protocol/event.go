@@ -18,7 +18,7 @@ const (
 	// Loitering: our timer ended a connection that had neither logged in nor
 	// delivered anything.
 	Loitering Kind = "loitering"
-	// EarlyTalk: bytes before our greeting.
+	// EarlyTalk: bytes before our greeting, by a client that wanted the server.
 	EarlyTalk Kind = "early-talk"
 	// ForeignProtocol: HTTP or another protocol's words.
 	ForeignProtocol Kind = "foreign-protocol"

@@ -21,6 +21,11 @@ var pop3 = &Protocol{
 	Say:   sayPOP3,
 }
 
+// maxPOP3Line bounds any line, with its end. RFC 2449 section 4 has 255, tokens
+// need some thousands; but Courier reads 8191 octets at most and takes what is
+// left of a SASL response for a command, whose answer would be one too many.
+const maxPOP3Line = 8000
+
 // A pop3Conversation follows one POP3 dialogue.
 type pop3Conversation struct {
 	dialogue
@@ -67,11 +72,7 @@ func (c *pop3Conversation) Client(data []byte) Step {
 	if c.mute || c.server == serverGreets {
 		return Step{Do: Wait}
 	}
-	limit := MaxLine
-	if c.auth != nil || len(data) > 5 && strings.EqualFold(string(data[:5]), "AUTH ") {
-		limit = MaxAuthLine
-	}
-	line, state := c.clientLine(data, limit)
+	line, state := c.clientLine(data, maxPOP3Line)
 	switch state {
 	case lineTLS:
 		return Step{Do: End, Why: "client began TLS on a clear-text port"}

@@ -50,7 +50,7 @@ func (c *smtpConversation) Client(data []byte) Step {
 
 // command decides about a command line.
 func (c *smtpConversation) command(line []byte, size int) Step {
-	if wait, events := c.mustWait(); wait {
+	if wait, events := c.mustWait(line); wait {
 		return Step{Do: Wait, Events: events}
 	}
 	cmd, ok := smtpCommandOf(line)
@@ -90,14 +90,19 @@ func (c *smtpConversation) command(line []byte, size int) Step {
 
 // mustWait tells whether the next command has to wait for the reply to one
 // before which nothing may be sent on (RFC 2920 section 3.1): whoever sends it
-// all the same is told about, once.
-func (c *smtpConversation) mustWait() (bool, []Event) {
+// all the same is told about, once; but monitors say EHLO and QUIT at once.
+func (c *smtpConversation) mustWait(line []byte) (bool, []Event) {
 	n := len(c.pending)
 	if n == 0 {
 		return false, nil
 	}
 	switch c.pending[n-1].verb {
-	case cmdEhlo, cmdHelo, cmdData:
+	case cmdEhlo, cmdHelo:
+		if bytes.EqualFold(line, []byte("QUIT")) {
+			return true, nil
+		}
+		return true, c.noise(Pipelining, "")
+	case cmdData:
 		return true, c.noise(Pipelining, "")
 	case cmdAuth, cmdQuit:
 		return true, nil

@@ -61,6 +61,7 @@ func TestGreetDelay(t *testing.T) {
 		{"127.0.10.1", "EHLO x\r\n", true, false},
 		{"127.0.10.2", "\x16\x03\x01\x02\x00", false, false},
 		{"127.0.10.3", "", false, true},
+		{"127.0.10.5", "QUIT\r\n", false, false}, // a monitor
 	} {
 		c := b.dial(test.from)
 		fmt.Fprint(c, test.says)

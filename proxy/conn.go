@@ -59,6 +59,7 @@ type conn struct {
 	place   int32         // in the lot, while parked
 	drip    drip          // the sweeper's
 	deaf    bool          // a write to the client has failed
+	early   bool          // the client talked before our greeting, and this has not been told
 
 	// What the sweeper and cuts look at without waiting for mu.
 	phase         atomic.Uint32
@@ -218,7 +219,7 @@ func (c *conn) handshakeFailed(err error) {
 // to carry the client's bytes.
 func (c *conn) greet(verdict protocol.Verdict) bool {
 	svc := c.service
-	early := c.earlyTalk()
+	c.early = c.earlyTalk()
 	now := moment()
 	c.heard.Store(now)
 	c.moved.Store(now)
@@ -231,11 +232,6 @@ func (c *conn) greet(verdict protocol.Verdict) bool {
 		Soft: verdict == protocol.Soft, MasterSeparator: svc.MasterSeparator, Replies: svc.replies,
 		XClient: c.xclient(),
 	})
-	if early && c.tellEvent(protocol.Event{Kind: protocol.EarlyTalk}) {
-		c.mu.Unlock()
-		c.stop("banned", nil)
-		return false
-	}
 	step := c.conv.Start()
 	c.talking.Store(true)
 	c.workers++

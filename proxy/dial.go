@@ -10,6 +10,15 @@ import (
 // dial connects to the server for the line that needs it. It is called with mu
 // held; it returns true, with mu held, if the conversation shall go on.
 func (c *conn) dial() bool {
+	if c.early {
+		// Who only looks whether we are there (echo QUIT | nc) needs no server.
+		c.early = false
+		if c.tellEvent(protocol.Event{Kind: protocol.EarlyTalk}) {
+			c.mu.Unlock()
+			c.stop("banned", nil)
+			return false
+		}
+	}
 	facts := c.facts()
 	c.mu.Unlock()
 	ctx, done := c.during()

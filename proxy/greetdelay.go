@@ -13,7 +13,8 @@ import (
 // Who talks before our greeting does not read what a server says: only
 // programs that deliver and run do so. A greeting that is held back (Postfix's
 // postscreen waits 6 s) lets them show it; who has waited once is not made to
-// wait again that day.
+// wait again that day. It is an offence once the client asks for something that
+// needs the server: monitors often say EHLO and QUIT without waiting for us.
 
 // earlyTalk tells whether the client talks before our greeting, holding it
 // back if the listener says so.

@@ -12,11 +12,24 @@ import (
 // RSS is how much memory mailreeve has in use now, in bytes.
 func (p *Proxy) RSS() int {
 	p.t.Helper()
+	return p.status("VmRSS:")
+}
+
+// OwnMemory is RSS without what is on disk anyway: the program, and the store's
+// file, of which the kernel keeps in memory what it likes.
+func (p *Proxy) OwnMemory() int {
+	p.t.Helper()
+	return p.status("RssAnon:")
+}
+
+// status reads one of the sizes in the process's status, in bytes.
+func (p *Proxy) status(field string) int {
+	p.t.Helper()
 	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", p.proc.cmd.Process.Pid))
 	if err != nil {
 		p.t.Fatal(err)
 	}
-	_, rest, _ := strings.Cut(string(status), "VmRSS:")
+	_, rest, _ := strings.Cut(string(status), field)
 	kib, err := strconv.Atoi(strings.Fields(rest)[0])
 	if err != nil {
 		p.t.Fatal(err)
