@@ -35,6 +35,23 @@ func BenchmarkAttempt(b *testing.B) {
 	}
 }
 
+// BenchmarkGoodRcpt is what every recipient of every accepted message costs.
+func BenchmarkGoodRcpt(b *testing.B) {
+	g, err := Open(DefaultConfig(), Options{Store: StoreConfig{Kind: "memory"}, Log: slog.New(slog.NewTextHandler(io.Discard, nil))})
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer g.Close()
+	b.ReportAllocs()
+	o := from("192.0.2.1")
+	e := protocol.Event{Kind: protocol.GoodRcpt, Recipient: "bob@example.test", Code: "250 2.0.0"}
+	for b.Loop() {
+		if d := g.Report(o, "", e); d.Verdict != protocol.Pass {
+			b.Fatal(d)
+		}
+	}
+}
+
 // BenchmarkTrackedAddress shows what an address with one failure costs, with
 // its network and its evidence.
 func BenchmarkTrackedAddress(b *testing.B) {

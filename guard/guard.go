@@ -87,6 +87,7 @@ type Guard struct {
 	log         *slog.Logger
 	clock       *clock
 	hashKey     []byte
+	macs        sync.Pool // of *keyedHash, with hashKey
 	storeConfig StoreConfig
 	recovered   string
 

@@ -7,6 +7,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"hash"
 	"hash/fnv"
 	"net/netip"
 	"os"
@@ -87,10 +88,23 @@ func mix(seed uint32, text string) uint32 {
 // keyed: who could find names with one value would try them all for the price
 // of one.
 func (g *Guard) distinct(text string) uint32 {
-	mac := hmac.New(sha256.New, g.hashKey)
-	mac.Write([]byte("distinct\x00"))
-	mac.Write([]byte(text))
-	return max(binary.BigEndian.Uint32(mac.Sum(nil)), 1)
+	mac, _ := g.macs.Get().(*keyedHash)
+	if mac == nil {
+		mac = &keyedHash{Hash: hmac.New(sha256.New, g.hashKey)}
+	}
+	defer g.macs.Put(mac)
+	mac.Reset()
+	mac.text = append(append(mac.text[:0], "distinct\x00"...), text...)
+	mac.Write(mac.text)
+	return max(binary.BigEndian.Uint32(mac.Sum(mac.sum[:0])), 1)
+}
+
+// A keyedHash is a hash with the guard's key and the room that it works in.
+// They are used again: to make one costs more than to hash a name.
+type keyedHash struct {
+	hash.Hash
+	text []byte
+	sum  [sha256.Size]byte
 }
 
 // prepareStore makes the store's directory, and gives the key that guesses are

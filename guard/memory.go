@@ -154,13 +154,16 @@ func (l *memoryLedger) charge(now time.Time, claims []claim, ev *Event) []total 
 
 func (l *memoryLedger) chargeLocked(now int64, claims []claim, ev *Event) []total {
 	totals := make([]total, 0, len(claims))
-	seen := l.commons.trace(ev)
+	var seen *trace
 	for i := range claims {
 		c := &claims[i]
 		e, w := l.windowLocked(now, c)
-		m := mark{at: now, points: c.points, value: c.value, hard: c.hard, trace: seen}
-		if c.good {
-			m.trace = nil // nobody is ever asked to explain them
+		if seen == nil && !c.good { // nobody is ever asked to explain good ones
+			seen = l.commons.trace(ev)
+		}
+		m := mark{at: now, points: c.points, value: c.value, hard: c.hard}
+		if !c.good {
+			m.trace = seen
 		}
 		w.charge(m, c.keep)
 		l.dirty[c.key] = struct{}{}

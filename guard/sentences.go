@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"net/netip"
 	"sync"
+	"sync/atomic"
 )
 
 // sentences are all sentences and when each has its next change. The caller
@@ -21,6 +22,9 @@ type sentences struct {
 	// /48: with a million bans nobody goes through all to count them.
 	counts map[banLabel]*int
 	crowds map[crowdScope]int32
+	// simulated is how many of those in force a dry run has passed. It may be
+	// read without the lock: mostly there are none, and nobody needs to look.
+	simulated atomic.Int32
 	// last is a label with its count: the next is most likely the same.
 	last      banLabel
 	lastCount *int
@@ -194,6 +198,9 @@ func (ss *sentences) tally(s *sentence, by int) {
 			ss.counts[label] = new(int)
 		}
 		ss.last, ss.lastCount = label, ss.counts[label]
+	}
+	if s.simulated {
+		ss.simulated.Add(int32(by))
 	}
 	if *ss.lastCount += by; *ss.lastCount == 0 {
 		delete(ss.counts, label)
