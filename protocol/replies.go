@@ -65,6 +65,9 @@ type reply struct {
 	enhanced string
 	// text is all texts, one a line, without codes.
 	text string
+	// lines are an SMTP reply whose text has not been read yet. Few replies are
+	// asked for it.
+	lines []byte
 }
 
 // label is the reply's code without its text, as an event or an outcome
@@ -171,6 +174,7 @@ func parseMeaning(word string) (meaning, error) {
 
 // lookup says what a reply to a command means; nothing, if no row knows it.
 func (t *ReplyTable) lookup(protocol, command string, r reply) meaning {
+	r.read()
 	for _, key := range [...]replyKey{{protocol, command}, {protocol, "*"}} {
 		for i := range t.rows[key] {
 			if row := &t.rows[key][i]; row.matches(r) {

@@ -82,7 +82,7 @@ func smtpCommandOf(line []byte) (cmd smtpCommand, ok bool) {
 	if !isSMTPWord(word) {
 		return cmd, false
 	}
-	cmd.verb = smtpVerbs[strings.ToUpper(string(word))]
+	cmd.verb = verbOf(word)
 	switch cmd.verb {
 	case cmdMail, cmdRcpt:
 		cmd.said = smtpPath(cmd.args)
@@ -94,11 +94,26 @@ func smtpCommandOf(line []byte) (cmd smtpCommand, ok bool) {
 	return cmd, true
 }
 
+// verbOf looks a command's word up.
+func verbOf(word []byte) smtpVerb {
+	var upper [maxWord]byte
+	for i, c := range word {
+		if 'a' <= c && c <= 'z' {
+			c -= 'a' - 'A'
+		}
+		upper[i] = c
+	}
+	return smtpVerbs[string(upper[:len(word)])]
+}
+
+// maxWord bounds a command's word, in bytes.
+const maxWord = 32
+
 // isSMTPWord tells whether word can be a command's: a letter, then letters,
 // digits, hyphens, underscores. A line of base64, a header or a blank line
 // cannot; it must not reach a server that might take it for an answer.
 func isSMTPWord(word []byte) bool {
-	if len(word) == 0 || len(word) > 32 {
+	if len(word) == 0 || len(word) > maxWord {
 		return false
 	}
 	for i, c := range word {

@@ -20,9 +20,8 @@ const (
 
 // readSMTPReply reads a reply (RFC 5321 section 4.2), of one line or several,
 // from the start of data and tells how long it is. The last line's code
-// counts, and the first enhanced code.
+// counts, and the first enhanced code. The text is read when it is looked at.
 func readSMTPReply(data []byte) (r reply, n int, state replyState) {
-	var text strings.Builder
 	for {
 		line, size := replyLine(data[n:])
 		if size == 0 {
@@ -35,22 +34,53 @@ func readSMTPReply(data []byte) (r reply, n int, state replyState) {
 		if n > maxReply || !isReplyLine(line) {
 			return r, 0, replyInvalid
 		}
-		r.code = string(line[:3])
-		last := len(line) == 3 || line[3] == ' '
-		words := line[min(4, len(line)):]
-		enhanced, rest := cutEnhanced(words)
 		if r.enhanced == "" {
-			r.enhanced = enhanced
+			enhanced, _ := cutEnhanced(line[min(4, len(line)):])
+			r.enhanced = codeString(enhanced)
 		}
-		if text.Len() > 0 {
-			text.WriteByte('\n')
-		}
-		text.Write(rest)
-		if last {
-			r.text = text.String()
+		if len(line) == 3 || line[3] == ' ' {
+			r.code, r.lines = codeString(line[:3]), data[:n]
 			return r, n, replyWhole
 		}
 	}
+}
+
+// read takes the text out of the lines.
+func (r *reply) read() {
+	if r.lines == nil {
+		return
+	}
+	var text strings.Builder
+	for rest := r.lines; len(rest) > 0; {
+		line, size := replyLine(rest)
+		rest = rest[size:]
+		_, words := cutEnhanced(line[min(4, len(line)):])
+		if text.Len() > 0 {
+			text.WriteByte('\n')
+		}
+		text.Write(words)
+	}
+	r.text, r.lines = text.String(), nil
+}
+
+// codeString makes a string of a code. Those of most replies are at hand: a
+// line that says that all is well costs no allocation.
+func codeString(code []byte) string {
+	switch string(code) {
+	case "":
+		return ""
+	case "250":
+		return "250"
+	case "354":
+		return "354"
+	case "2.0.0":
+		return "2.0.0"
+	case "2.1.0":
+		return "2.1.0"
+	case "2.1.5":
+		return "2.1.5"
+	}
+	return string(code)
 }
 
 // replyLine gives the first line of data without its end, and its whole size;
@@ -76,17 +106,17 @@ func isDigit(c byte) bool { return '0' <= c && c <= '9' }
 
 // cutEnhanced takes the enhanced status code (RFC 2034) off a reply's text.
 // Where none stands in front, qmail's "(#5.7.1)" at the end is taken.
-func cutEnhanced(text []byte) (enhanced string, rest []byte) {
+func cutEnhanced(text []byte) (enhanced, rest []byte) {
 	word, rest, _ := bytes.Cut(text, []byte{' '})
 	if isEnhanced(word) {
-		return string(word), rest
+		return word, rest
 	}
 	if at := bytes.LastIndex(text, []byte("(#")); at >= 0 {
 		if code, _, ok := bytes.Cut(text[at+2:], []byte{')'}); ok && isEnhanced(code) {
-			return string(code), text
+			return code, text
 		}
 	}
-	return "", text
+	return nil, text
 }
 
 // isEnhanced tells whether word is class.subject.detail.

@@ -85,6 +85,7 @@ func (c *smtpConversation) replyEvent(command string, r reply, said string) []Ev
 	label := r.label()
 	switch command {
 	case "EHLO", "MAIL", "RCPT":
+		r.read()
 		r.text = withoutEcho(r.text, said)
 	}
 	switch m := c.table.lookup("smtp", command, r); m.kind {
