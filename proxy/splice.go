@@ -1,7 +1,8 @@
 package proxy
 
 import (
-	"errors"
+	"cmp"
+	"syscall"
 
 	"golang.org/x/sys/unix"
 )
@@ -11,8 +12,10 @@ import (
 // What it gains: the bytes are not copied to us and back, which is most of what
 // a download costs. What it gives up: two more descriptors while bytes flow,
 // which is why a pipe is held only until the source has run dry, and few are
-// kept. Single lines are cheaper read and written, so copyBlind begins with a
-// read, and only one that filled its buffer leads here.
+// kept; and garbage collection cannot stop the world during a call, which for a
+// full pipe takes a fifth of a millisecond. Single lines are cheaper read and
+// written, so copyBlind begins with a read, and only one that filled its buffer
+// leads here. From there on that direction is spliced until it falls idle.
 
 // spliceAtOnce is how much a pipe is asked to hold, in bytes. It is what a user
 // may ask for by default (fs.pipe-max-size); 64 KiB cost twice the CPU.
@@ -74,9 +77,17 @@ func (ps pipes) close() {
 // splices tells whether bytes can go from one side to the other unseen.
 func splices(from, to *end) bool { return from.tls == nil && to.tls == nil }
 
-// splice moves what has come from one side to the other, until there is no more
-// for the time being. Waiting, deadlines and the end of the stream are left to
-// the read that follows. An error says which side it is about.
+// A haul is one direction's bytes on their way through a pipe.
+type haul struct {
+	pipes pipes
+	p     *pipe // nil while nothing is held
+	held  int   // bytes in the pipe
+	err   error // of the last call
+}
+
+// splice moves whatever comes from one side to the other, until a read must
+// see to something: a deadline, the end of the stream, or that there is no
+// pipe to be had. An error says which side it is about.
 func (c *conn) splice(from, to *end) (readErr, writeErr error) {
 	in, err := from.tcp.SyscallConn()
 	if err != nil {
@@ -86,60 +97,82 @@ func (c *conn) splice(from, to *end) (readErr, writeErr error) {
 	if err != nil {
 		return nil, err
 	}
-	p, err := c.service.server.pipes.take()
-	if err != nil {
-		return nil, nil // out of descriptors: the bytes are copied
-	}
-	const flags = unix.SPLICE_F_NONBLOCK | unix.SPLICE_F_MOVE
-	var held int // bytes in the pipe
-	fill := func(fd uintptr) bool {
-		held, readErr = spliceRetry(int(fd), p.w, spliceAtOnce, flags)
-		return true
-	}
-	drain := func(fd uintptr) bool {
-		for held > 0 {
-			n, err := spliceRetry(p.r, int(fd), held, flags)
-			held -= n
-			if err != nil {
-				writeErr = err
-				return err != unix.EAGAIN // else wait until it takes more
-			}
-		}
-		writeErr = nil
-		return true
-	}
+	h := haul{pipes: c.service.server.pipes}
+	fill, drain := h.fill, h.drain
 	for {
-		// A deadline that has passed, or a close, is found by the read that
-		// follows as well.
-		if in.Read(fill) != nil || errors.Is(readErr, unix.EAGAIN) {
-			readErr = nil
+		// A deadline that has passed, or a close, is met by that read again.
+		if in.Read(fill) != nil || h.err != nil || h.held == 0 {
 			break
 		}
-		if readErr != nil || held == 0 {
-			break
-		}
-		c.noteRead(from, held)
+		c.noteRead(from, h.held)
 		to.writing.Store(moment())
 		err := out.Write(drain)
 		to.writing.Store(0)
-		if err != nil {
-			writeErr = netError(err)
-		}
-		if writeErr != nil {
-			p.close() // there are bytes in it
-			return nil, writeErr
+		if err = cmp.Or(netError(err), h.err); err != nil {
+			h.p.close() // there are bytes in it
+			return nil, err
 		}
 	}
-	c.service.server.pipes.give(p)
-	return readErr, nil
+	h.rest()
+	return h.err, nil
 }
 
-// spliceRetry is splice(2), again where a signal came first.
-func spliceRetry(from, to, most, flags int) (int, error) {
+// fill takes what the source has into the pipe. It returns false to be called
+// again once there is something; meanwhile it holds no pipe.
+func (h *haul) fill(fd uintptr) bool {
+	h.err = nil
+	if h.p == nil {
+		if h.p, h.err = h.pipes.take(); h.err != nil {
+			h.err = nil // out of descriptors: a buffer's worth is copied
+			return true
+		}
+	}
+	h.held, h.err = spliceOnce(int(fd), h.p.w, spliceAtOnce)
+	if h.err == unix.EAGAIN {
+		h.err = nil
+		h.rest()
+		return false
+	}
+	return true
+}
+
+// drain gives the target what the pipe holds. It returns false to be called
+// again when the target takes more.
+func (h *haul) drain(fd uintptr) bool {
+	for h.held > 0 {
+		n, err := spliceOnce(h.p.r, int(fd), h.held)
+		h.held -= n
+		if err == unix.EAGAIN {
+			return false
+		}
+		if h.err = err; err != nil {
+			return true
+		}
+	}
+	return true
+}
+
+// rest gives the empty pipe back.
+func (h *haul) rest() {
+	if h.p != nil {
+		h.pipes.give(h.p)
+		h.p = nil
+	}
+}
+
+// spliceOnce is splice(2), again where a signal came first. Go's scheduler does
+// not hear of it (see quick.go): announced, a call of this length has its
+// processor taken away nearly always.
+func spliceOnce(from, to, most int) (int, error) {
+	const flags = unix.SPLICE_F_NONBLOCK | unix.SPLICE_F_MOVE
 	for {
-		n, err := unix.Splice(from, nil, to, nil, most, flags)
-		if err != unix.EINTR {
-			return int(max(n, 0)), err
+		n, _, errno := syscall.RawSyscall6(unix.SYS_SPLICE, uintptr(from), 0, uintptr(to), 0, uintptr(most), flags)
+		switch errno {
+		case 0:
+			return int(n), nil
+		case unix.EINTR:
+		default:
+			return 0, errno
 		}
 	}
 }

@@ -130,6 +130,54 @@ func TestSpliceIntoAStalledClient(t *testing.T) {
 	}
 }
 
+// Between two bursts no pipe is held, though the goroutine is not back at a
+// read; a deadline, by which connections are asked to rest, leads it there.
+func TestSpliceWaitsWithoutAPipe(t *testing.T) {
+	c, client, server := spliceBed(t)
+	done := make(chan error, 1)
+	go func() { done <- spliced(c) }()
+	for range 3 {
+		go func() { _, _ = server.Write(make([]byte, 1<<20)) }()
+		_ = client.SetReadDeadline(time.Now().Add(patience))
+		if _, err := io.CopyN(io.Discard, client, 1<<20); err != nil {
+			t.Fatal(err)
+		}
+		waitFor(t, "the pipe to come back", func() bool { return len(c.service.server.pipes) == 1 })
+	}
+	_ = c.server.tcp.SetReadDeadline(time.Unix(1, 0))
+	if err := <-done; !isTimeout(err) {
+		t.Errorf("got %v, want a timeout", err)
+	}
+	if n := c.bytesOut.Load(); n < 3<<20-100 || n > 3<<20 {
+		t.Errorf("%d bytes were counted, want all but those of the first read", n)
+	}
+}
+
+// Without descriptors for a pipe the caller is sent back to copying.
+func TestSpliceWithoutDescriptors(t *testing.T) {
+	c, _, server := spliceBed(t)
+	_, _ = server.Write(make([]byte, 1000))
+	var was unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &was); err != nil {
+		t.Fatal(err)
+	}
+	none := was
+	none.Cur = 0
+	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &none); err != nil {
+		t.Fatal(err)
+	}
+	readErr, writeErr := c.splice(c.server, c.client)
+	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &was); err != nil {
+		t.Fatal(err)
+	}
+	if readErr != nil || writeErr != nil {
+		t.Errorf("got %v and %v, want none", readErr, writeErr)
+	}
+	if n, err := c.server.Read(make([]byte, 2000)); n != 1000 || err != nil {
+		t.Errorf("read %d, %v, want the 1000 bytes that were sent", n, err)
+	}
+}
+
 func TestSpliceIntoAClientThatIsGone(t *testing.T) {
 	c, client, server := spliceBed(t)
 	go func() { _, _ = server.Write(make([]byte, 64<<20)) }()
