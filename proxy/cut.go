@@ -105,7 +105,31 @@ func (s *Server) cutBanned(ch guard.Change) {
 	}
 }
 
-// drain ends each connection as soon as it is the client's turn, until none is
+// quietForDrain is for how long nothing must have moved before a drain ends a
+// connection that is logged in. A client in IDLE is silent for minutes; within
+// a transfer two seconds of silence are rare, and cost a repetition.
+const quietForDrain = 2 * time.Second
+
+// dismiss ends a connection for a shutdown as soon as that interrupts nothing:
+// when it is the client's turn, or, after a login, when nothing moves.
+func (c *conn) dismiss(now int64) {
+	if !c.talking.Load() {
+		return
+	}
+	switch protocol.Phase(c.phase.Load()) {
+	case protocol.Idle:
+		c.cut(protocol.SayShutdown, "shutdown", gateOpen)
+	case protocol.LoggedIn:
+		// Without a word: what is passed on unseen may be compressed. Servers
+		// that stop do the same, and clients connect again.
+		quiet := now-c.moved.Load() >= int64(quietForDrain) && c.client.writing.Load() == 0
+		if quiet && c.gate.cut(gateOpen) {
+			go c.endGently("shutdown")
+		}
+	}
+}
+
+// drain ends each connection as soon as that interrupts nothing, until none is
 // left or ctx ends.
 func (s *Server) drain(ctx context.Context) error {
 	tick := time.NewTicker(50 * time.Millisecond)
@@ -116,9 +140,7 @@ func (s *Server) drain(ctx context.Context) error {
 			return nil
 		}
 		for _, c := range list {
-			if c.talking.Load() && protocol.Phase(c.phase.Load()) == protocol.Idle {
-				c.cut(protocol.SayShutdown, "shutdown", gateOpen)
-			}
+			c.dismiss(moment())
 		}
 		select {
 		case <-ctx.Done():

@@ -143,6 +143,57 @@ func TestShutdownDrains(t *testing.T) {
 	}
 }
 
+// A drain does not wait for clients in IDLE, but lets a transfer finish.
+func TestShutdownCutsIdlersAndLetsTransfersFinish(t *testing.T) {
+	const lines = 15
+	transfer := make(chan struct{})
+	b := newBed(t, imapPlain, func(s *session) {
+		fmt.Fprint(s, "* OK Dovecot ready.\r\n")
+		tag, _, _ := strings.Cut(s.line(), " ")
+		fmt.Fprintf(s, "%s OK Logged in\r\n", tag)
+		if strings.HasSuffix(s.line(), " IDLE") {
+			fmt.Fprint(s, "+ idling\r\n")
+			s.line()
+			return
+		}
+		<-transfer
+		pace := time.NewTicker(quietForDrain / 10) // in all longer than an idler has
+		defer pace.Stop()
+		for range lines {
+			<-pace.C
+			fmt.Fprint(s, "* a line\r\n")
+		}
+		s.line()
+	}, nil)
+	login := func(from, then string) *client {
+		c := b.dial(from)
+		c.expect("* OK")
+		c.send("a LOGIN alice right")
+		c.expect("a OK")
+		c.send(then)
+		return c
+	}
+	idler := login("127.0.2.20", "b IDLE")
+	idler.expect("+ idling")
+	fetching := login("127.0.2.21", "b FETCH")
+	close(transfer)
+	done := make(chan error)
+	go func() {
+		ctx, cancel := context.WithTimeout(context.Background(), patience)
+		defer cancel()
+		done <- b.server.Shutdown(ctx)
+	}()
+	if got := idler.rest(); got != "" {
+		t.Errorf("the idler was told %q; what is blind may be compressed", got)
+	}
+	if got := strings.Count(fetching.rest(), "* a line"); got != lines {
+		t.Errorf("the transfer was cut after %d of %d lines", got, lines)
+	}
+	if err := <-done; err != nil {
+		t.Errorf("the drain ran into its limit: %v", err)
+	}
+}
+
 // A reload that fails changes nothing; one that succeeds keeps connections and
 // sockets.
 func TestReload(t *testing.T) {
