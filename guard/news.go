@@ -30,6 +30,8 @@ type News struct {
 	// LoggedIn tells that the connection was logged in, so that the event
 	// scored nothing.
 	LoggedIn bool `json:"logged_in,omitempty"`
+	// Elsewhere tells that another node of the fleet decided it.
+	Elsewhere bool `json:"elsewhere,omitempty"`
 	// Ban is set where a ban, or the guarding of a login, began or ended.
 	Ban *Ban `json:"ban,omitempty"`
 }
@@ -105,11 +107,28 @@ func (g *Guard) tellBan(un string, b *Ban) {
 	if g.watch.any.Load() == 0 {
 		return
 	}
-	told := *b
-	g.publish(&News{Ban: &told, Event: Event{
+	g.publish(g.banNews(un, *b))
+}
+
+func (g *Guard) banNews(un string, b Ban) *News {
+	return &News{Ban: &b, Event: Event{
 		Time: g.clock.now(), Kind: protocol.Kind(un + b.Kind), Addr: b.Prefix.Addr(), Login: b.Login,
 		Scope: b.Scope, Rule: b.Rule,
-	}})
+	}}
+}
+
+// tellHeard tells those who follow what another node has decided.
+func (g *Guard) tellHeard(t *heardChange) {
+	if g.watch.any.Load() == 0 {
+		return
+	}
+	un := ""
+	if t.change.Kind == BanRemoved {
+		un = "un"
+	}
+	n := g.banNews(un, t.ban)
+	n.Elsewhere = true
+	g.publish(n)
 }
 
 func (g *Guard) publish(n *News) {

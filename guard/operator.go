@@ -148,7 +148,7 @@ func (g *Guard) lift(choose func(lift func(*sentence)), history bool) Removed {
 		}
 		if history {
 			g.sentences.drop(s)
-			records = append(records, record{bucket: bucketBans, key: k.storeKey(), since: s.since})
+			records = append(records, record{bucket: bucketBans, key: k.storeKey()})
 		} else {
 			g.sentences.put(s)
 			records = append(records, s.record())

@@ -299,7 +299,7 @@ func (g *Guard) flush() {
 // rewrite hands everything to the writer, after a store had to be made anew.
 func (g *Guard) rewrite() {
 	g.mu.Lock()
-	g.sentences.walk(&g.mu, func(s *sentence) { g.writer.put(s.record()) })
+	g.sentences.walk(&g.mu, func(s *sentence) { g.writer.keep(s.record()) })
 	g.mu.Unlock()
 	g.memory.mu.Lock()
 	for k := range g.memory.entries {

@@ -20,9 +20,8 @@ type sentence struct {
 	// none. It is decoded only when somebody asks.
 	evidence string
 
-	repeats int32  // how manieth it is
-	place   int32  // in the heap
-	heard   uint32 // the reading of the shared store that had it
+	repeats int32 // how manieth it is
+	place   int32 // in the heap
 	soft    bool
 	manual  bool
 	active  bool

@@ -24,9 +24,6 @@ var buckets = [...]string{bucketBans, bucketAllow, bucketPlaces, bucketTrickles,
 type record struct {
 	bucket, key string
 	value       []byte
-	// since, of the removal of a sentence, is when that began. Other nodes
-	// take the removal for later than the sentence by that, not by a clock.
-	since int64
 }
 
 // A backend keeps records. There is one per process.
@@ -109,14 +106,6 @@ func (w *writer) put(records ...record) <-chan struct{} {
 		}
 	}
 	return kept
-}
-
-// waits tells whether a record is still to be written.
-func (w *writer) waits(bucket, key string) bool {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	_, ok := w.pending[[2]string{bucket, key}]
-	return ok
 }
 
 // keep hands over what is to be written, and not to be shared.

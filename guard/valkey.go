@@ -84,7 +84,8 @@ func newFleet(g *Guard, c SharedStoreConfig) (*fleet, error) {
 	f := &fleet{
 		g: g, cfg: c, options: options, link: k, again: make(chan struct{}, 1), hurry: make(chan struct{}, 1), synced: make(chan struct{}),
 		share: &share{link: k, names: n, script: newScript(recordsScript), node: node, told: make(map[string]int64),
-			keepFor: func() time.Duration { return max(min(g.set.Load().cfg.Familiar.Std(), removedFor), knownFor) }},
+			versions: newVersions(k.steady.Load),
+			keepFor:  func() time.Duration { return max(min(g.set.Load().cfg.Familiar.Std(), removedFor), knownFor) }},
 	}
 	f.share.writer = newWriter(shareBackend{f.share}, slog.New(slog.NewTextHandler(io.Discard, nil)))
 	rules := func() []string {
@@ -100,7 +101,7 @@ func newFleet(g *Guard, c SharedStoreConfig) (*fleet, error) {
 		r := g.set.Load().rules.named(name)
 		return r != nil && !r.dryRun
 	}
-	f.follower = follower{fleet: f, gone: make(map[sentenceKey]int64)}
+	f.follower = follower{fleet: f}
 	f.beats = []string{n.beat(node, 0)}
 	if c.Cluster {
 		for i := 1; i < clusterBeats; i++ {

@@ -8,50 +8,51 @@ import (
 
 // A heardSentence is a sentence that another node has pronounced or lifted.
 type heardSentence struct {
-	s *sentence
+	s       *sentence
+	version int64 // the fleet's
 	// past: this is from its history, which does not tell whether it is in
-	// force. forgotten: it is gone with its history, since version.
+	// force. forgotten: it is gone with its history.
 	past, forgotten bool
-	version         int64
 }
 
 // sameSentence is by how much the beginnings of one sentence may differ after
 // they went from clock to clock.
-const sameSentence = time.Second
+const sameSentence = 2 * steadyWithin
 
 // hear takes over sentences of other nodes, as pronounce and lift would have:
 // in memory, then whoever subscribed is told, then they are kept for the next
-// start. What is known already changes nothing. gone are those that were
-// forgotten; generation marks what the store knows.
-func (g *Guard) hear(list []heardSentence, gone map[sentenceKey]int64, generation uint32) {
+// start. What is known already changes nothing. It gives what has changed.
+func (g *Guard) hear(list []*heardSentence, reading uint32) []heardChange {
 	now := g.clock.now().UnixMilli()
 	var told []heardChange
 	var records []record
 	g.changes.Lock()
 	g.mu.Lock()
-	for i := range list {
-		h := &list[i]
+	for _, h := range list {
 		k := h.s.sentenceKey
 		have := g.sentences.get(k)
-		if h.forgotten {
-			gone[k] = max(gone[k], h.version)
-			if have != nil && have.since <= h.version {
-				told = g.endLocked(have, told)
-				g.sentences.drop(have)
-				records = append(records, record{bucket: bucketBans, key: k.storeKey()})
-			}
-			continue
-		}
-		if at, ok := gone[k]; ok && h.s.since <= at || !h.isNews(have, now, generation) {
+		if !g.fleet.share.versions.hear(h, have, now, reading) {
 			continue
 		}
 		if have != nil {
 			told = g.endLocked(have, told)
 		}
-		h.s.heard = generation
+		switch {
+		case h.forgotten:
+			if have != nil {
+				g.sentences.drop(have)
+				records = append(records, record{bucket: bucketBans, key: k.storeKey()})
+			}
+			continue
+		case h.s.forget <= now:
+			continue
+		}
+		if h.past || h.s.until <= now {
+			h.s.active = false
+		}
 		if h.s.active {
 			g.enforceLocked(h.s)
-			told = append(told, heardChange{k, h.s.change(BanAdded), h.s.rule})
+			told = append(told, heardChange{k, h.s.change(BanAdded), h.s.ban(false)})
 		} else {
 			g.sentences.put(h.s)
 		}
@@ -65,20 +66,59 @@ func (g *Guard) hear(list []heardSentence, gone map[sentenceKey]int64, generatio
 	g.writer.keep(records...)
 	for i := range told {
 		if t := &told[i]; t.change.Kind == BanAdded {
-			g.log.Debug("heard of a "+t.k.kind.String(), "target", t.k.key.String(), "scope", t.k.scope, "rule", t.rule)
-			g.memory.clear(t.k.key, func(rule string) bool { return rule == t.rule })
+			g.log.Debug("heard of a "+t.ban.Kind, "target", t.ban.Target, "scope", t.ban.Scope, "rule", t.ban.Rule)
+			g.memory.clear(t.k.key, func(rule string) bool { return rule == t.ban.Rule })
 		}
 	}
 	if len(told) > 0 {
 		g.queues.sentenced()
 	}
+	return told
+}
+
+// hear tells whether a sentence says more than what is known of it, have.
+func (v *versions) hear(h *heardSentence, have *sentence, now int64, reading uint32) bool {
+	id := versionID(v, h.s.sentenceKey)
+	standing := v.compare(id, h.version, reading)
+	if standing == versionFirst && have != nil {
+		if standing = v.compareSince(h, have); standing == versionSame {
+			v.heard(id, h.version, reading)
+		}
+	}
+	if standing == versionOld || standing == versionSame {
+		return false
+	}
+	if h.past && h.s.active && h.s.until > now {
+		// It was pronounced a moment ago, and the stream will tell; or
+		// somebody has removed its key.
+		return false
+	}
+	v.heard(id, h.version, reading)
+	return true
+}
+
+// compareSince compares by when sentences began: after a restart the version of
+// what this node has is not known. What began when it did is the same.
+func (v *versions) compareSince(h *heardSentence, have *sentence) versionStanding {
+	apart, since := h.s.since-have.since, have.since+v.steady()
+	switch {
+	case h.forgotten || !h.s.active:
+		if h.version < since-sameSentence {
+			return versionOld
+		}
+	case -sameSentence <= apart && apart <= sameSentence:
+		return versionSame
+	case h.version <= since:
+		return versionOld
+	}
+	return versionNew
 }
 
 // A heardChange is a change that subscribers are to be told of.
 type heardChange struct {
 	k      sentenceKey
 	change Change
-	rule   string
+	ban    Ban
 }
 
 // endLocked takes a sentence out of force before another takes its place.
@@ -88,28 +128,7 @@ func (g *Guard) endLocked(s *sentence, told []heardChange) []heardChange {
 	}
 	s.active = false
 	g.liftLocked(s)
-	return append(told, heardChange{s.sentenceKey, s.change(BanRemoved), s.rule})
-}
-
-// isNews tells whether a sentence says more than what is known of it, have.
-func (h *heardSentence) isNews(have *sentence, now int64, generation uint32) bool {
-	s := h.s
-	if h.past || s.until <= now {
-		s.active = false
-	}
-	if s.forget <= now {
-		return false
-	}
-	if have == nil {
-		return true
-	}
-	later := s.since - have.since
-	if later > -sameSentence.Milliseconds() && later < sameSentence.Milliseconds() {
-		have.heard = generation
-		lifted := have.active && !s.active && !h.past && s.until > now
-		return lifted || s.active && s.until > have.until+sameSentence.Milliseconds()
-	}
-	return later > 0
+	return append(told, heardChange{s.sentenceKey, s.change(BanRemoved), s.ban(false)})
 }
 
 // forgive forgets counters that another node's operator has forgiven.
@@ -173,12 +192,6 @@ func (s *settings) forgiven(r UnbanRequest) (matches func(key) bool, rule func(s
 // hearAllow takes over an allow entry; hearDisallow takes one away.
 func (g *Guard) hearAllow(k string, a Allowed) {
 	if !a.Until.IsZero() && a.Until.Before(g.clock.now()) {
-		return
-	}
-	g.mu.Lock()
-	have, known := g.allows[k]
-	g.mu.Unlock()
-	if known && have.Reason == a.Reason && have.Until.Sub(a.Until).Abs() < sameSentence {
 		return
 	}
 	g.reallow(func() { g.allows[k] = a })

@@ -204,8 +204,7 @@ func BenchmarkFleetMillionBans(b *testing.B) {
 			s.sentenceKey = sentenceKey{kind: banned, scope: "auth", key: key4(i)}
 			s.repeats = 1
 			s.until, s.forget = now+7200_000, now+4*7200_000
-			r := shareBan(s, "bench", 0)
-			records = append(records, record{bucket: r.Name, key: r.Field, value: []byte(mustJSON(r))})
+			records = append(records, versioned(s.record(), now))
 		}
 		if err := first.fleet.share.send(context.Background(), c, records, false); err != nil {
 			b.Fatal(err)

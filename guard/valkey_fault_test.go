@@ -240,7 +240,7 @@ func TestHostileValuesAreIgnored(t *testing.T) {
 	good.guesses("192.0.2.3", "carol", 10)
 	good.guesses("192.0.2.1", "alice", 3)
 	ban := func(target, prefix string) string {
-		return `{"kind":"ban","key":"network","prefix":"` + prefix + `","scope":"all","rule":"x","since":"2026-01-01T00:00:00Z","count":1}`
+		return `{"kind":"ban","key":"network","prefix":"` + prefix + `","scope":"all","rule":"x","since":"2026-01-01T00:00:00Z","count":1,"version":7}`
 	}
 	put := func(name, field, value string) {
 		redisCLI(t, c, "HSET", "mailreeve:"+name, field, value)
@@ -250,10 +250,11 @@ func TestHostileValuesAreIgnored(t *testing.T) {
 	put("blocked-ip.::/0", "all", ban("::/0", "::/0"))
 	put("blocked-ip.198.51.100.0/24", "all", ban("", "203.0.113.0/24"))
 	put("blocked-ip.nonsense", "all", "\x00\xff{")
-	put("blocked-ip.192.0.2.77", "all", `{"kind":"ban","key":"address","prefix":"192.0.2.77/32","scope":"all","rule":"`+strings.Repeat("x", 1000)+`"}`)
+	put("blocked-ip.192.0.2.77", "all", `{"kind":"ban","key":"address","prefix":"192.0.2.77/32","scope":"all","version":7,"rule":"`+strings.Repeat("x", 1000)+`"}`)
 	put("places.%zz", "192.0.2.0/24", "1")
 	put("places.owner", "everywhere", "soon")
-	put("allowed-ip.0.0.0.0", "command", `{"prefix":"0.0.0.0/0"}`)
+	put("blocked-ip.192.0.2.78", "all", strings.Replace(ban("", "192.0.2.78/32"), `"version":7`, `"version":-1`, 1))
+	put("allowed-ip.0.0.0.0", "command", `{"prefix":"0.0.0.0/0","version":7}`)
 	put("what.ever", "x", "y")
 	redisCLI(t, c, "SET", "mailreeve:blocked-ip.192.0.2.88", "a string")
 	redisCLI(t, c, "ZADD", names{"mailreeve:"}.index("blocked-ip.192.0.2.88"), "9e15", "blocked-ip.192.0.2.88")
@@ -267,7 +268,7 @@ func TestHostileValuesAreIgnored(t *testing.T) {
 	fresh.synced()
 	fresh.comesTo("192.0.2.3", protocol.Banned)
 	for _, n := range []*node{good, fresh} {
-		for _, addr := range []string{"203.0.113.5", "198.51.100.5", "192.0.2.77", "192.0.2.88", "8.8.8.8", "2001:db8::1"} {
+		for _, addr := range []string{"203.0.113.5", "198.51.100.5", "192.0.2.77", "192.0.2.78", "192.0.2.88", "8.8.8.8", "2001:db8::1"} {
 			n.admits(from(addr), protocol.Pass)
 		}
 		if len(n.g.Allowed()) != 0 {

@@ -251,3 +251,35 @@ func TestKeysAreForPeopleToRead(t *testing.T) {
 		return n == 0
 	})
 }
+
+// Those who follow a node's events hear of the others' bans, marked as such; of
+// those from before its start they do not.
+func TestOtherNodesBansAreEvents(t *testing.T) {
+	t.Parallel()
+	srv := startServer(t)
+	one := startNode(t, "", t.TempDir(), srv.shared(), nil, nil)
+	one.synced()
+	one.guesses("192.0.2.1", "alice", 10)
+	two := startNode(t, one.opt.Store.GuessKey, t.TempDir(), srv.shared(), nil, nil)
+	var mu sync.Mutex
+	var heard []string
+	stop := two.g.Follow(func(n News) {
+		mu.Lock()
+		defer mu.Unlock()
+		heard = append(heard, fmt.Sprintf("%s %s %s %v", n.Kind, n.Ban.Target, n.Ban.Rule, n.Elsewhere))
+	})
+	defer stop()
+	two.synced()
+	two.comesTo("192.0.2.1", protocol.Banned)
+	one.guesses("192.0.2.2", "bob", 10)
+	two.comesTo("192.0.2.2", protocol.Banned)
+	if _, err := one.g.Unban(UnbanRequest{Target: "192.0.2.2"}); err != nil {
+		t.Fatal(err)
+	}
+	want := "[ban 192.0.2.2 authentication true unban 192.0.2.2 authentication true]"
+	eventually(t, 5*time.Second, "the events are "+want, func() bool {
+		mu.Lock()
+		defer mu.Unlock()
+		return fmt.Sprint(heard) == want
+	})
+}

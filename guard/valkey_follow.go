@@ -1,13 +1,13 @@
 package guard
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"net/netip"
 	"net/url"
 	"strconv"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -23,12 +23,8 @@ type follower struct {
 	*fleet
 	last   string // the id of the last change read
 	tidied int
-	// gone are the sentences that were taken back, and when: an older word of
-	// them comes too late. taking guards it.
-	gone   map[sentenceKey]int64
-	taking sync.Mutex
-	// generation numbers the readings of all keys.
-	generation uint32
+	// reading numbers the readings of all keys.
+	reading uint32
 	// applied counts changes taken over, for tests and metrics.
 	applied atomic.Uint64
 }
@@ -142,13 +138,15 @@ func (r *follower) readChanges(ctx context.Context, c valkey.Client) (gap bool, 
 		}
 		news = append(news, s)
 	}
-	r.take(news)
+	for _, t := range r.take(news) {
+		r.g.tellHeard(&t)
+	}
 	return false, nil
 }
 
 // readAll reads all lasting keys, then tells the store what it does not know.
 func (r *follower) readAll(ctx context.Context, c valkey.Client) error {
-	r.generation++
+	r.reading++
 	// An entry of our own says where the stream is.
 	hello := c.B().Xadd().Key(r.share.names.changes()).Id("*").FieldValue().FieldValue("by", r.share.node).Build()
 	last, err := c.Do(ctx, hello).ToString()
@@ -237,52 +235,58 @@ func (r *follower) readKeys(ctx context.Context, c valkey.Client, list []string,
 	return nil
 }
 
-// take takes over changes, those of sentences together.
-func (r *follower) take(news []sharedRecord) {
+// take takes over changes, those of sentences together, and gives what they
+// changed.
+func (r *follower) take(news []sharedRecord) []heardChange {
 	var bad int64
-	var sentences []heardSentence
+	var sentences []*heardSentence
 	for i := range news {
 		s := &news[i]
 		r.applied.Add(1)
+		ok := true
 		switch {
 		case s.Name == nameForgive:
 			var u UnbanRequest
-			if json.Unmarshal([]byte(s.Value), &u) != nil || len(u.Target) > 512 {
-				bad++
-				continue
+			if ok = json.Unmarshal([]byte(s.Value), &u) == nil && len(u.Target) <= 512; ok {
+				r.g.forgive(u)
 			}
-			r.g.forgive(u)
 		case strings.HasPrefix(s.Name, namePlaces):
-			if !r.takePlace(s) {
-				bad++
-			}
+			ok = r.takePlace(s)
 		case strings.HasPrefix(s.Name, nameAllowIP), strings.HasPrefix(s.Name, nameAllowLogin):
-			if !r.takeAllow(s) {
-				bad++
-			}
+			ok = r.takeAllow(s)
 		default:
-			text := s.Value
-			if text == "" {
-				text = s.History
+			h, err := readBan(s.Name, s.Field, cmp.Or(s.Value, s.History), r.link.ahead.Load())
+			if ok = err == nil; ok {
+				h.past = s.Value == ""
+				sentences = append(sentences, h)
 			}
-			h := heardSentence{past: s.Value == "", version: s.Version - r.link.ahead.Load()}
-			var err error
-			if h.s, h.forgotten, err = readBan(s.Name, s.Field, text, r.link.ahead.Load()); err != nil {
-				bad++
-				continue
-			}
-			sentences = append(sentences, h)
+		}
+		if !ok {
+			bad++
 		}
 	}
 	r.link.badValues(bad)
-	r.taking.Lock()
-	defer r.taking.Unlock()
-	if len(sentences) > 0 {
-		r.g.hear(sentences, r.gone, r.generation)
+	if len(sentences) == 0 {
+		return nil
 	}
-	if len(r.gone) > maxTold {
-		clear(r.gone)
+	defer r.tidyVersions()
+	return r.g.hear(sentences, r.reading)
+}
+
+// tidyVersions forgets the versions of what is no more, if there are many.
+func (r *follower) tidyVersions() {
+	v := r.share.versions
+	if !v.untidy() {
+		return
 	}
+	live := make(map[uint64]struct{})
+	r.g.mu.Lock()
+	r.g.sentences.walk(&r.g.mu, func(s *sentence) { live[versionID(v, s.sentenceKey)] = struct{}{} })
+	for k := range r.g.allows {
+		live[versionID(v, k)] = struct{}{}
+	}
+	r.g.mu.Unlock()
+	v.tidy(live, r.link.now())
 }
 
 func (r *follower) takePlace(s *sharedRecord) bool {
@@ -302,9 +306,6 @@ func (r *follower) takePlace(s *sharedRecord) bool {
 }
 
 func (r *follower) takeAllow(s *sharedRecord) bool {
-	if s.Version < r.link.now()+time.Hour.Milliseconds() { // else it is no clock's
-		r.share.saw(s.Version)
-	}
 	k, ok := strings.CutPrefix(s.Name, nameAllowLogin)
 	if ok {
 		login, err := url.PathUnescape(k)
@@ -319,47 +320,56 @@ func (r *follower) takeAllow(s *sharedRecord) bool {
 		}
 		k = p.String()
 	}
-	if s.Value == "" {
-		if s.History == "{}" { // it was taken away
-			if !r.share.writer.waits(s.Name, s.Field) {
-				r.g.hearDisallow(k)
-			}
+	removed := s.Value == "" && s.History == "{}"
+	if s.Value == "" && !removed {
+		return true // the history of an entry: its key tells more
+	}
+	a, version := Allowed{}, s.Version
+	if !removed {
+		var err error
+		if a, version, err = readAllow(s.Name, s.Value, r.link.ahead.Load()); err != nil {
+			return false
 		}
+	}
+	v, id := r.share.versions, versionID(r.share.versions, k)
+	if standing := v.compare(id, version, r.reading); standing == versionOld || standing == versionSame {
 		return true
 	}
-	a, err := readAllow(s.Name, s.Value, r.link.ahead.Load())
-	if err != nil {
-		return false
+	v.heard(id, version, r.reading)
+	if removed {
+		r.g.hearDisallow(k)
+	} else {
+		r.g.hearAllow(k, a)
 	}
-	r.g.hearAllow(k, a)
 	return true
 }
 
 // tellMissing shares what this node knows and the store does not: what was
 // decided while it was away before a restart, or what it has lost.
 func (r *follower) tellMissing() {
-	var records []record
-	g := r.g
+	var list []missed
+	g, v := r.g, r.share.versions
 	now := g.clock.now().UnixMilli()
+	miss := func(id uint64, since int64, rec func() record) {
+		if e, known := v.get(id); !known || e.heard != r.reading {
+			list = append(list, missed{record: rec(), id: id, have: e, known: known, since: since})
+		}
+	}
 	g.mu.Lock()
 	g.sentences.walk(&g.mu, func(s *sentence) {
-		if s.heard != r.generation && s.forget > now {
-			records = append(records, s.record())
+		if s.forget > now {
+			miss(versionID(v, s.sentenceKey), s.since, s.record)
 		}
 	})
 	for k, a := range g.allows {
-		records = append(records, record{bucket: bucketAllow, key: k, value: encodeJSON(a)})
+		miss(versionID(v, k), now, func() record { return record{bucket: bucketAllow, key: k, value: encodeJSON(a)} })
 	}
 	g.mu.Unlock()
+	r.share.offerMissed(list)
 	r.share.mu.Lock()
 	clear(r.share.told)
 	r.share.mu.Unlock()
 	g.places.each(func(login string, list []place) {
-		records = append(records, record{bucket: bucketPlaces, key: login, value: encodeJSON(list)})
+		r.share.offer([]record{{bucket: bucketPlaces, key: login, value: encodeJSON(list)}})
 	})
-	for len(records) > 0 {
-		n := min(len(records), 10*writeBatch)
-		r.share.offer(records[:n])
-		records = records[n:]
-	}
 }

@@ -27,6 +27,9 @@ type link struct {
 	// ahead is by how many milliseconds the server's clock, which is the
 	// fleet's, is ahead of ours.
 	ahead atomic.Int64
+	// steady is the same for versions: it does not follow what is noise, for a
+	// version that is sent twice must be the same.
+	steady atomic.Int64
 
 	// up is the client while the store answers, nil while it is away.
 	up atomic.Pointer[valkey.Client]
@@ -155,4 +158,11 @@ func (k *link) setAhead(ms int64) {
 	if d := ms - old; d > 5 || d < -5 {
 		k.ahead.Store(ms)
 	}
+	if d := ms - k.steady.Load(); d > steadyWithin || d < -steadyWithin {
+		k.steady.Store(ms)
+	}
 }
+
+// steadyWithin is how many milliseconds two clocks may drift apart before
+// versions take notice.
+const steadyWithin = 1000

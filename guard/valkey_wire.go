@@ -20,7 +20,7 @@ type sharedRecord struct {
 	Name  string `json:"n"`
 	Field string `json:"f"`
 	// Version orders changes of one field; the largest wins. It is the fleet's
-	// time in milliseconds.
+	// time in milliseconds, or a little more, see [versions].
 	Version int64 `json:"v"`
 	// Value is what the field holds; "" takes it away. History is what is
 	// remembered of it.
@@ -55,6 +55,8 @@ type sharedBan struct {
 	Lifted    bool   `json:"lifted,omitempty"`
 	Forgotten bool   `json:"forgotten,omitempty"`
 	Node      string `json:"node,omitempty"`
+	// Version is that of the record, see [versions].
+	Version int64 `json:"version"`
 	// Events are the evidence; they are not part of the history.
 	Events []Scored `json:"events,omitempty"`
 }
@@ -64,20 +66,19 @@ type sharedBan struct {
 const removedFor = 90 * 24 * time.Hour
 
 // shareBan makes the record of a sentence.
-func shareBan(s *sentence, node string, ahead int64) sharedRecord {
+func shareBan(s *sentence, node string, version, ahead int64) sharedRecord {
 	b := sharedBan{
 		Kind: s.kind.String(), Key: s.key.kind.String(), Prefix: s.key.prefix, Login: s.key.login, Scope: s.scope,
 		Rule: s.rule, Reason: s.reason, Limit: s.limit, Since: fleetTime(s.since, ahead), Until: fleetTime(s.until, ahead),
 		Forget: fleetTime(s.forget, ahead), Count: int(s.repeats), Score: s.score.float(), Soft: s.soft, Manual: s.manual,
-		Simulated: s.simulated, Lifted: !s.active, Node: node,
+		Simulated: s.simulated, Lifted: !s.active, Node: node, Version: version,
 	}
 	r := sharedRecord{
-		Name: sentenceName(s.sentenceKey), Field: sentenceField(s.sentenceKey), Version: s.since + ahead,
+		Name: sentenceName(s.sentenceKey), Field: sentenceField(s.sentenceKey), Version: version,
 		Until: fleetMilli(s.until, ahead), Forget: fleetMilli(s.forget, ahead),
 	}
 	r.History = mustJSON(b)
 	if !s.active {
-		r.Version++
 		return r
 	}
 	b.Events = s.events()
@@ -86,14 +87,15 @@ func shareBan(s *sentence, node string, ahead int64) sharedRecord {
 }
 
 // shareRemoval makes the record that a sentence is gone with its history.
-func shareRemoval(k sentenceKey, node string, now int64) sharedRecord {
+func shareRemoval(k sentenceKey, node string, version int64) sharedRecord {
 	b := sharedBan{
 		Kind: k.kind.String(), Key: k.key.kind.String(), Prefix: k.key.prefix, Login: k.key.login, Scope: k.scope,
-		Simulated: k.simulated, Since: time.UnixMilli(now).UTC(), Lifted: true, Forgotten: true, Node: node,
+		Simulated: k.simulated, Since: time.UnixMilli(version).UTC(), Lifted: true, Forgotten: true, Node: node,
+		Version: version,
 	}
 	return sharedRecord{
-		Name: sentenceName(k), Field: sentenceField(k), Version: now, History: mustJSON(b),
-		Forget: now + removedFor.Milliseconds(),
+		Name: sentenceName(k), Field: sentenceField(k), Version: version, History: mustJSON(b),
+		Forget: version + removedFor.Milliseconds(),
 	}
 }
 
@@ -131,13 +133,13 @@ const maxSharedValue = 256 << 10
 
 // readBan reads a ban that the store holds under a name. Whatever it holds, the
 // ban is one that this program could have made, or there is an error.
-func readBan(name, field, text string, ahead int64) (*sentence, bool, error) {
+func readBan(name, field, text string, ahead int64) (*heardSentence, error) {
 	if len(text) > maxSharedValue {
-		return nil, false, errors.New("too long")
+		return nil, errors.New("too long")
 	}
 	var b sharedBan
 	if err := json.Unmarshal([]byte(text), &b); err != nil {
-		return nil, false, err
+		return nil, err
 	}
 	s := &sentence{
 		cause: &cause{b.Rule, b.Reason, b.Limit}, since: ownMilli(b.Since, ahead), until: ownMilli(b.Until, ahead),
@@ -148,18 +150,18 @@ func readBan(name, field, text string, ahead int64) (*sentence, bool, error) {
 	kind := slices.Index(consequenceNames[1:], b.Kind)
 	by := slices.Index(keyNames, b.Key)
 	if kind < 0 || by < 0 {
-		return nil, false, errors.New("of no known kind")
+		return nil, errors.New("of no known kind")
 	}
 	s.kind, s.key.kind = sentenceKind(kind), keyKind(by)
 	if !saneKey(s.key) || sentenceName(s.sentenceKey) != name || sentenceField(s.sentenceKey) != field {
-		return nil, false, errors.New("not what its key says")
+		return nil, errors.New("not what its key says")
 	}
-	if b.Since.IsZero() || s.since > s.until || s.until > s.forget && !b.Forgotten || b.Count < 0 || b.Count > math.MaxInt32 ||
+	if b.Since.IsZero() || b.Version <= 0 || b.Version > 1<<52 || s.since > s.until || s.until > s.forget && !b.Forgotten || b.Count < 0 || b.Count > math.MaxInt32 ||
 		math.IsNaN(b.Score) || math.Abs(b.Score) > 1e9 || len(b.Scope) > 255 || len(b.Rule) > 255 || len(b.Limit) > 255 || len(b.Reason) > 4096 {
-		return nil, false, errors.New("with figures out of range")
+		return nil, errors.New("with figures out of range")
 	}
 	s.score = toMilli(b.Score)
-	return s, b.Forgotten, nil
+	return &heardSentence{s: s, forgotten: b.Forgotten, version: b.Version}, nil
 }
 
 // saneKey tells whether a sentence can be about a key: nobody may ban
@@ -179,7 +181,8 @@ func saneKey(k key) bool {
 // sharedAllow is an allow entry in the store.
 type sharedAllow struct {
 	Allowed
-	Node string `json:"node,omitempty"`
+	Node    string `json:"node,omitempty"`
+	Version int64  `json:"version"`
 }
 
 const (
@@ -202,13 +205,13 @@ func allowName(k string) string {
 }
 
 // shareAllow makes the record of an allow entry; nil takes it away.
-func shareAllow(k string, a *Allowed, node string, now, ahead int64) sharedRecord {
-	r := sharedRecord{Name: allowName(k), Field: fieldAllow, Version: now, Forget: now + removedFor.Milliseconds()}
+func shareAllow(k string, a *Allowed, node string, version, ahead int64) sharedRecord {
+	r := sharedRecord{Name: allowName(k), Field: fieldAllow, Version: version, Forget: version + removedFor.Milliseconds()}
 	if a == nil {
 		r.History = "{}"
 		return r
 	}
-	e := sharedAllow{*a, node}
+	e := sharedAllow{*a, node, version}
 	if !a.Until.IsZero() {
 		e.Until = a.Until.Add(time.Duration(ahead) * time.Millisecond).UTC()
 		r.Until = e.Until.UnixMilli()
@@ -219,22 +222,22 @@ func shareAllow(k string, a *Allowed, node string, now, ahead int64) sharedRecor
 }
 
 // readAllow reads an allow entry of the store.
-func readAllow(name, text string, ahead int64) (Allowed, error) {
+func readAllow(name, text string, ahead int64) (a Allowed, version int64, err error) {
 	var e sharedAllow
 	if len(text) > maxSharedValue {
-		return e.Allowed, errors.New("too long")
+		return a, 0, errors.New("too long")
 	}
 	if err := json.Unmarshal([]byte(text), &e); err != nil {
-		return e.Allowed, err
+		return a, 0, err
 	}
-	a := e.Allowed
+	a = e.Allowed
 	a.Source = "command"
 	if (a.Login == "") == !a.Prefix.IsValid() || a.Prefix.IsValid() && !validPrefix(a.Prefix) || len(a.Login) > protocol.MaxIdentity ||
-		len(a.Reason) > 4096 || allowName(allowKey(a)) != name {
-		return a, errors.New("not what its key says")
+		len(a.Reason) > 4096 || allowName(allowKey(a)) != name || e.Version <= 0 || e.Version > 1<<52 {
+		return a, 0, errors.New("not what its key says")
 	}
 	if !a.Until.IsZero() {
 		a.Until = a.Until.Add(-time.Duration(ahead) * time.Millisecond)
 	}
-	return a, nil
+	return a, e.Version, nil
 }

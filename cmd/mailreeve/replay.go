@@ -153,6 +153,8 @@ func lookupAll(ctx context.Context, names []string) map[string][]netip.Addr {
 func (sim *simulation) happen(ctx context.Context, n *guard.News) error {
 	sim.clock.set(n.Time)
 	switch {
+	case n.Elsewhere:
+		// The log of the node that decided it has it.
 	case n.Ban != nil:
 		return sim.byHand(n)
 	case n.Kind == guard.HoneypotLogin:

@@ -66,6 +66,9 @@ func site(a netip.Addr) netip.Prefix {
 
 // take notes an event.
 func (s *survey) take(n *guard.News) error {
+	if n.Elsewhere {
+		return nil // the log of the node that decided it has it
+	}
 	if s.events++; s.events == 1 {
 		s.from = n.Time
 	}

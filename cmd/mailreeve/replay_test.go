@@ -247,3 +247,32 @@ func TestReplayRefusesOtherFiles(t *testing.T) {
 		t.Errorf("error %v", err)
 	}
 }
+
+// In a fleet a ban is in the logs of all nodes; it is counted at the one that
+// decided it.
+func TestReplayOfAFleetsLogsCountsABanOnce(t *testing.T) {
+	log := record(t, func(*guard.Config) {}, office)
+	var elsewhere []byte
+	for line := range bytes.Lines(log) {
+		var n guard.News
+		if err := json.Unmarshal(line, &n); err != nil {
+			t.Fatal(err)
+		}
+		if n.Ban == nil {
+			continue
+		}
+		n.Elsewhere = true
+		b, err := json.Marshal(n)
+		if err != nil {
+			t.Fatal(err)
+		}
+		elsewhere = append(append(elsewhere, b...), '\n')
+	}
+	if len(elsewhere) == 0 {
+		t.Fatal("the recording has no ban")
+	}
+	a := replayed(t, "", map[string][]byte{"one.jsonl": log, "two.jsonl": elsewhere})
+	if a.Was.Bans != 1 || a.Would.Bans != 1 || len(a.Bans) != 1 || a.Bans[0].Change != "same" {
+		t.Errorf("was %+v, would %+v, %+v", a.Was, a.Would, a.Bans)
+	}
+}

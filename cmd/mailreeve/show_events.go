@@ -30,7 +30,11 @@ func (in *invocation) copyEvents(stream io.Reader) error {
 		case e.Lost > 0:
 			in.printf("… %d events lost, they came faster than this could read\n", e.Lost)
 		case e.Ban != nil:
-			in.printf("%s  %-16s %-12s %s\n", when(e.Time), e.Kind, e.Ban.Scope, aboutBan(e.Ban))
+			about := aboutBan(e.Ban)
+			if e.Elsewhere {
+				about += " at another node"
+			}
+			in.printf("%s  %-16s %-12s %s\n", when(e.Time), e.Kind, e.Ban.Scope, about)
 		default:
 			in.printf("%s  %-16s %-12s %-18s %s\n", when(e.Time), e.Kind, e.Listener, e.Addr, about(e.Event))
 		}
