@@ -102,7 +102,7 @@ func TestGreetDelayAndConnectionRate(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer conn.Close()
-	if err := conn.Send("EHLO spam.example.test"); err != nil {
+	if err := conn.Send("EHLO spam.example.test\r\nMAIL FROM:<%s>", envelopeFrom); err != nil {
 		t.Fatal(err)
 	}
 	mustBan(t, p, "127.80.3.1")
