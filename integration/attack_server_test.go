@@ -35,16 +35,20 @@ type recorded struct {
 	net.Conn
 	r        *recorder
 	from     string
-	imap     bool
+	speaks   string // "smtp", "imap", "pop3", "managesieve"
 	probe    bool
 	raw      []byte
 	commands []string
 	messages int
+	judged   int // credentials that it believes it was given
 
 	pending []byte
+	// begun is a ManageSieve command whose literal has come; nil if none has.
+	begun *string
 }
 
-// newRecorder starts one that speaks SMTP, or IMAP.
+// newRecorder starts one that speaks a protocol: IMAP, POP3, ManageSieve, or else
+// SMTP.
 func newRecorder(t *testing.T, protocol string, reply func(c *recorded, line string) string) *recorder {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -58,7 +62,7 @@ func newRecorder(t *testing.T, protocol string, reply func(c *recorded, line str
 			if err != nil {
 				return
 			}
-			c := &recorded{Conn: conn, r: r, imap: protocol == "imap"}
+			c := &recorded{Conn: conn, r: r, speaks: protocol}
 			r.wait.Go(c.serve)
 		}
 	})
@@ -133,10 +137,11 @@ func (c *recorded) serve() {
 			c.pending = rest
 			c.note(line)
 			answer := c.answer(line)
+			c.judge(answer)
 			if answer == "" || answer != silence && !c.say(answer) {
 				return
 			}
-			if strings.HasPrefix(answer, "221") || strings.HasPrefix(answer, "* BYE") {
+			if strings.Contains(strings.ToUpper(answer), "BYE") {
 				return
 			}
 			data = strings.HasPrefix(answer, "354")
@@ -166,7 +171,10 @@ func lenientLine(b []byte) (line string, rest []byte, ok bool) {
 // octets tells how many octets follow a line unread: those of a chunk, or of
 // an IMAP literal.
 func (c *recorded) octets(line string) (n int, chunk bool) {
-	if c.imap {
+	if c.speaks == "pop3" {
+		return 0, false
+	}
+	if c.speaks == "imap" || c.speaks == "managesieve" {
 		if m := regexp.MustCompile(`\{(\d+)\+?\}$`).FindStringSubmatch(line); m != nil {
 			n, _ = strconv.Atoi(m[1])
 		}
@@ -190,6 +198,15 @@ func (c *recorded) note(line string) {
 	c.commands = append(c.commands, line)
 }
 
+// judge counts an answer to a credential, of a recorder of POP3 or ManageSieve.
+func (c *recorded) judge(answer string) {
+	c.r.mu.Lock()
+	defer c.r.mu.Unlock()
+	if strings.Contains(answer, "Authentication failed") || strings.HasSuffix(answer, " in\r\n") || strings.HasSuffix(answer, "\"in\"\r\n") {
+		c.judged++
+	}
+}
+
 func (c *recorded) message() {
 	c.r.mu.Lock()
 	defer c.r.mu.Unlock()
@@ -203,8 +220,13 @@ func (c *recorded) answer(line string) string {
 			return answer
 		}
 	}
-	if c.imap {
+	switch c.speaks {
+	case "imap":
 		return c.answerIMAP(line)
+	case "pop3":
+		return answerPOP3(line)
+	case "managesieve":
+		return c.answerSieve(line)
 	}
 	verb, rest, _ := strings.Cut(strings.ToUpper(line), " ")
 	switch verb {
@@ -262,6 +284,18 @@ func (r *recorder) heard(from string) (commands []string, messages int) {
 		}
 	}
 	return commands, messages
+}
+
+// judged tells how many credentials it believes to have been given by a client.
+func (r *recorder) judged(from string) (n int) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, c := range r.conns {
+		if c.from == from {
+			n += c.judged
+		}
+	}
+	return n
 }
 
 // received gives all bytes that came from a client.
