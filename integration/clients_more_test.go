@@ -1,18 +1,13 @@
 package integration
 
 import (
-	"bytes"
-	"context"
 	"fmt"
-	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/emersion/go-imap/v2"
 	"github.com/emersion/go-imap/v2/imapclient"
@@ -180,46 +175,5 @@ func nmap(script string) func(*testing.T, target) (string, error) {
 		}
 		slices.Sort(found)
 		return strings.Join(found, " "), nil
-	}
-}
-
-// sslscan tells the protocol versions.
-func sslscan(args ...string) func(*testing.T, target) (string, error) {
-	return func(t *testing.T, to target) (string, error) {
-		out, err := runClient(nil, "sslscan", append(args, "--no-colour", fmt.Sprintf("127.0.0.1:%d", to.port))...)
-		if err != nil {
-			return "", err
-		}
-		on := regexp.MustCompile(`(TLSv1\.[0-3]|SSLv[23]) +enabled`).FindAllString(string(out), -1)
-		return strings.Join(on, ", "), nil
-	}
-}
-
-// testSSL counts what testssl.sh finds wrong with protocols, ciphers and known
-// weaknesses, and gives the first.
-func testSSL(args ...string) func(*testing.T, target) (string, error) {
-	return func(t *testing.T, to target) (string, error) {
-		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
-		defer cancel()
-		args := append([]string{"--quiet", "--color", "0", "--warnings", "off", "--fast", "--ip", "127.0.0.1",
-			"--add-ca", bed.CA.File, "-p", "-s", "-U"}, args...)
-		cmd := exec.CommandContext(ctx, "testssl", append(args, fmt.Sprintf("localhost:%d", to.port))...)
-		var out bytes.Buffer
-		cmd.Stdout, cmd.Stderr = &out, io.Discard
-		err := cmd.Run() // its exit code counts findings
-		if out.Len() == 0 {
-			return "", err
-		}
-		bad := 0
-		var first string
-		for line := range strings.Lines(out.String()) {
-			if strings.Contains(line, "NOT ok") || strings.Contains(line, "VULNERABLE") && !strings.Contains(line, "not vulnerable") {
-				bad++
-				if first == "" {
-					first = ": " + cell(line)
-				}
-			}
-		}
-		return fmt.Sprintf("findings: %d%s", bad, first), nil
 	}
 }

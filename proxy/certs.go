@@ -135,13 +135,29 @@ func (c *certs) rsaOnly() bool {
 	return len(c.list) > 0
 }
 
+// authenticatedSuites are TLS 1.2's suites of authenticated encryption with forward
+// secrecy. What else Go would take is CBC, which the Lucky Thirteen attack is
+// about. TLS 1.3 has no other kind.
+var authenticatedSuites = []uint16{
+	tls.TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256,
+	tls.TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384,
+	tls.TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256,
+	tls.TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256,
+	tls.TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384,
+	tls.TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256,
+}
+
 // config is what a listener of one protocol shakes hands with. TLS 1.0 and 1.1
 // are gone (RFC 8996). A client that offers ALPN must offer alpn, which stops
 // cross-protocol attacks; one that offers none is welcome.
-func (c *certs) config(alpn string) *tls.Config {
-	return &tls.Config{
+func (c *certs) config(alpn string, oldCiphers bool) *tls.Config {
+	cfg := &tls.Config{
 		MinVersion:     tls.VersionTLS12,
 		GetCertificate: c.pick,
 		NextProtos:     []string{alpn},
 	}
+	if !oldCiphers {
+		cfg.CipherSuites = authenticatedSuites
+	}
+	return cfg
 }

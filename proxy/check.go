@@ -221,6 +221,12 @@ func (l *Listener) normalize(i int, upstreams map[string]bool, haveCertificate b
 	if l.Scope == "all" {
 		return listenerError(i, "scope", "\"all\" is not a scope of a listener; it is what a ban for every scope is called")
 	}
+	if l.OldCiphers == nil {
+		// Between mail servers TLS is opportunistic: whose handshake fails
+		// comes again without any (RFC 7435 section 3).
+		old := l.Protocol == "smtp"
+		l.OldCiphers = &old
+	}
 	if l.Auth == nil {
 		auth := l.Protocol != "smtp"
 		l.Auth = &auth

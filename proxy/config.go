@@ -88,6 +88,9 @@ type Listener struct {
 	// Auth allows credentials on this listener. Default true, except for
 	// protocol "smtp".
 	Auth *bool `toml:"auth"`
+	// OldCiphers allows suites of TLS 1.2 that are not authenticated encryption.
+	// Default false, except for protocol "smtp".
+	OldCiphers *bool `toml:"old-ciphers"`
 	// PlaintextAuth allows credentials without TLS: "no" (default),
 	// "private" for clients in private networks, or "yes".
 	PlaintextAuth PlaintextAuth `toml:"plaintext-auth"`

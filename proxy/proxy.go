@@ -134,7 +134,7 @@ func (s *Server) newService(l Listener, p *plan) (*service, error) {
 	}
 	svc.banned = s.metrics.refused.WithLabelValues(l.Name, "banned")
 	if l.TLS != protocol.TLSNone {
-		svc.tls = p.certs.config(svc.proto.ALPN)
+		svc.tls = p.certs.config(svc.proto.ALPN, *l.OldCiphers)
 	}
 	trusted, err := parsePrefixes(l.TrustedProxies)
 	if err != nil {

@@ -328,6 +328,38 @@ func TestWrongALPNIsRefused(t *testing.T) {
 	}
 }
 
+// Programs of people get authenticated encryption only, unless the operator has
+// older ones; servers that deliver get whatever is better than clear text.
+func TestOldCiphers(t *testing.T) {
+	yes := true
+	for _, test := range []struct {
+		name     string
+		listener Listener
+		serve    func(*session)
+		ok       bool
+	}{
+		{"imap", Listener{Protocol: "imap", TLS: protocol.TLSImplicit}, imap, false},
+		{"imap with old-ciphers", Listener{Protocol: "imap", TLS: protocol.TLSImplicit, OldCiphers: &yes}, imap, true},
+		{"smtp", Listener{Protocol: "smtp", TLS: protocol.TLSImplicit}, mx, true},
+	} {
+		b := newBed(t, test.listener, test.serve, nil)
+		for _, suite := range []struct {
+			id  uint16
+			old bool
+		}{
+			{tls.TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384, false},
+			{tls.TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256, false},
+			{tls.TLS_ECDHE_ECDSA_WITH_AES_128_CBC_SHA, true},
+		} {
+			err := tls.Client(b.dial("127.0.0.9").Conn, &tls.Config{InsecureSkipVerify: true,
+				MaxVersion: tls.VersionTLS12, CipherSuites: []uint16{suite.id}}).Handshake()
+			if ok := test.ok || !suite.old; (err == nil) != ok {
+				t.Errorf("%s, %s: %v", test.name, tls.CipherSuiteName(suite.id), err)
+			}
+		}
+	}
+}
+
 // A dead server is the protocol's temporary error and nobody's fault.
 func TestNoServerScoresNothing(t *testing.T) {
 	b := newBed(t, imapPlain, imap, func(cfg *Config, g *guard.Config) {

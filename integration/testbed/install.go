@@ -9,9 +9,12 @@ import (
 	"syscall"
 )
 
-// requirements name a file of each Debian package that the tests use. The file
-// tells whether the package is there without asking dpkg.
-var requirements = [...]struct{ pkg, file string }{
+// A requirement is a Debian package and a file of it, which tells whether the
+// package is there without asking dpkg.
+type requirement struct{ pkg, file string }
+
+// requirements are what the tests use.
+var requirements = []requirement{
 	{"ca-certificates", "/etc/ssl/certs/ca-certificates.crt"},
 	{"gcc", "/usr/bin/gcc"}, // for the race detector
 	{"libc6-dev", "/usr/include/stdlib.h"},
@@ -37,13 +40,29 @@ var requirements = [...]struct{ pkg, file string }{
 	{"libnginx-mod-stream", "/usr/lib/nginx/modules/ngx_stream_module.so"},
 }
 
+// clients are what only the table of clients uses.
+var clients = []requirement{
+	{"mutt", "/usr/bin/mutt"},
+	{"offlineimap3", "/usr/bin/offlineimap"},
+	{"fetchmail", "/usr/bin/fetchmail"},
+	{"sieve-connect", "/usr/bin/sieve-connect"},
+	{"nmap", "/usr/bin/nmap"},
+	{"sslscan", "/usr/bin/sslscan"},
+	{"testssl.sh", "/usr/bin/testssl"},
+}
+
 // installLock keeps two test processes from running apt-get at once.
 const installLock = "/tmp/mailreeve-install.lock"
 
 // Install installs those Debian packages that are missing. None of their
 // daemons is started: the tests start their own. It needs root if anything is
 // missing.
-func Install() error {
+func Install() error { return install(requirements) }
+
+// InstallClients does the same for the mail clients and scanners.
+func InstallClients() error { return install(clients) }
+
+func install(list []requirement) error {
 	lock, err := os.OpenFile(installLock, os.O_CREATE|os.O_RDWR, 0o666)
 	if err != nil {
 		return fmt.Errorf("lock the installation: %w", err)
@@ -53,7 +72,7 @@ func Install() error {
 		return fmt.Errorf("lock the installation: %w", err)
 	}
 
-	missing := missingPackages()
+	missing := missingPackages(list)
 	if len(missing) == 0 {
 		return nil
 	}
@@ -73,15 +92,15 @@ func Install() error {
 	if err := aptGet(append(args, missing...)...); err != nil {
 		return err
 	}
-	if missing = missingPackages(); len(missing) > 0 {
+	if missing = missingPackages(list); len(missing) > 0 {
 		return fmt.Errorf("installed, but still missing: %s", strings.Join(missing, " "))
 	}
 	return nil
 }
 
-func missingPackages() []string {
+func missingPackages(list []requirement) []string {
 	var missing []string
-	for _, r := range requirements {
+	for _, r := range list {
 		if _, err := os.Stat(r.file); err != nil {
 			missing = append(missing, r.pkg)
 		}
