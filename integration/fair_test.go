@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
-	"sync/atomic"
 	"testing"
 
 	"github.com/pires/go-proxyproto"
@@ -51,61 +50,6 @@ func TestAStalePhoneCostsItsOfficeNothing(t *testing.T) {
 	}
 	if n := bed.Dovecot.Log.Count(failedLogin(office)); n != 1 {
 		t.Errorf("Dovecot was asked %d times", n)
-	}
-}
-
-// Two thousand networks try one password each on one login. The server sees the
-// login's budget and hardly more, while its owner gets in from where they were
-// yesterday, and from a new place as soon as the login is opened by hand.
-func TestABotnetOnOneLoginMeetsItsBudget(t *testing.T) {
-	t.Parallel()
-	const networks, limit, owner = 2000, 20, "127.51.0.1"
-	const login = "owner@example.test"
-	right := bed.Secrets.New("owner")
-	fake := testbed.NewFake(t, testbed.Script{Protocol: "imap", Login: func(l testbed.FakeLogin) string {
-		if l.Password == right {
-			return testbed.IMAPAccepted
-		}
-		return testbed.IMAPWrong
-	}})
-	cfg := testbed.InFront("imap", "none", fake.Port, defaults(nil))
-	cfg.Listeners[0].PlaintextAuth = "yes" // handshakes would be most of the work
-	p := bed.NewProxy(t, cfg)
-	mustLogin(t, p.Guess("imap", owner, login, right))
-
-	wrong := bed.Secrets.New("botnet-of-2000")
-	var attack, home tally
-	var next atomic.Int64
-	together(50, func(int) {
-		for i := next.Add(1); i <= networks; i = next.Add(1) {
-			from := fmt.Sprintf("127.%d.%d.1", 100+i/250, i%250)
-			attack.try(p.Guess("imap", from, login, fmt.Sprintf("%s-%d", wrong, i)))
-			if i%400 == 0 {
-				home.try(p.Guess("imap", owner, login, right))
-			}
-		}
-	})
-	reached := -1 - home.count[testbed.Accepted] // the owner's
-	reached += len(fake.Logins())
-	// Beyond the budget there is the trickle: one stranger in five minutes, and
-	// one of a network that is known.
-	if reached < limit || reached > limit+2 {
-		t.Errorf("%d guesses reached the server, want %d or up to 2 more: %v", reached, limit, &attack)
-	}
-	if n := attack.count[testbed.Later]; n < networks-limit-3 {
-		t.Errorf("%d of %d were put off: %v", n, networks, &attack)
-	}
-	if n := home.count[testbed.Accepted]; n != networks/400 {
-		t.Errorf("the owner got in %d times of %d: %v", n, networks/400, &home)
-	}
-	away := p.Guess("imap", "127.51.99.1", login, right)
-	if answer := away.Answer(); answer != testbed.Later {
-		t.Errorf("the owner in a new place is answered %v; this is the trickle's to decide", answer)
-	}
-	p.Admin("allow", "--login", login, "--for", "1h")
-	mustLogin(t, away)
-	if bans := p.Bans(); len(bans) > 0 {
-		t.Errorf("one guess each, and these are banned: %v", bans)
 	}
 }
 

@@ -95,7 +95,7 @@ func (d *daemon) openGuard(ctx, beside context.Context) error {
 	if err != nil {
 		return err
 	}
-	opt.Store, opt.Log = d.config.Store, d.log
+	opt.Store, opt.Log, opt.Now = d.config.Store, d.log, wallClock
 	if d.guard, err = guard.Open(d.config.Guard, opt); err != nil {
 		return fmt.Errorf("open the guard: %w", withOwnerHint(err))
 	}

@@ -197,8 +197,13 @@ func allowVerb(flags *flag.FlagSet) action {
 	}
 }
 
-func disallowVerb(*flag.FlagSet) action {
+func disallowVerb(flags *flag.FlagSet) action {
+	// Who wrote allow --login will write it here too.
+	login := flags.String("login", "", "the `LOGIN` that was opened, as allow takes it")
 	return func(ctx context.Context, in *invocation, args []string) error {
+		if *login != "" {
+			args = append(args, *login)
+		}
 		if len(args) == 0 {
 			return usageError("name an address, network or login")
 		}

@@ -32,7 +32,8 @@ type Bed struct {
 
 	dir  string
 	root string
-	bin  binary
+	// bin is the program, and clockBin the one with a clock that tests set.
+	bin, clockBin binary
 }
 
 // Start installs what is missing and starts the servers.

@@ -5,7 +5,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"slices"
 	"sync"
 )
 
@@ -22,15 +21,20 @@ type binary struct {
 func (b *Bed) Binary() (string, error) {
 	b.bin.once.Do(func() {
 		b.bin.path = filepath.Join(b.dir, "mailreeve")
-		args := []string{"build", "-race", "-o", b.bin.path, "./cmd/mailreeve"}
-		if os.Getenv("MAILREEVE_TEST_RACE") == "off" {
-			args = slices.Delete(args, 1, 2)
-		}
-		cmd := exec.Command("go", args...)
-		cmd.Dir = b.root
-		if out, err := cmd.CombinedOutput(); err != nil {
-			b.bin.err = fmt.Errorf("go build ./cmd/mailreeve: %w\n%s", err, out)
-		}
+		b.bin.err = b.build(b.bin.path)
 	})
 	return b.bin.path, b.bin.err
+}
+
+func (b *Bed) build(path string, flags ...string) error {
+	args := []string{"build", "-o", path}
+	if os.Getenv("MAILREEVE_TEST_RACE") != "off" {
+		args = append(args, "-race")
+	}
+	cmd := exec.Command("go", append(append(args, flags...), "./cmd/mailreeve")...)
+	cmd.Dir = b.root
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("go build ./cmd/mailreeve: %w\n%s", err, out)
+	}
+	return nil
 }

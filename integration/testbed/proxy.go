@@ -32,6 +32,10 @@ type Proxy struct {
 	bin     string
 	metrics string
 	proc    *process
+	// clock is the file that sets the guard's clock, ahead by how much; see
+	// NewProxyWithClock.
+	clock string
+	ahead time.Duration
 	// seen are metrics as they were before every end of the process, for the
 	// search for secrets.
 	seen []byte
@@ -146,7 +150,7 @@ func (p *Proxy) launch() {
 	p.t.Helper()
 	cmd := exec.Command(p.bin, "serve", "--config", filepath.Join(p.Dir, configFile))
 	// A race must not end the process: the test shall say which it was.
-	cmd.Env = append(os.Environ(), "GORACE=halt_on_error=0 exitcode=66")
+	cmd.Env = append(os.Environ(), "GORACE=halt_on_error=0 exitcode=66", "MAILREEVE_TEST_CLOCK="+p.clock)
 	proc, err := startProcess(string(p.Log), cmd)
 	if err != nil {
 		p.t.Fatal(err)
