@@ -60,12 +60,15 @@ func (g *Guard) fail(set *settings, a *Attempt, out protocol.Outcome, ev *Event,
 	g.sentence(set, &t.o, totals, now)
 	g.finish(a, out, now)
 
+	// Only a ban holds this reply back; refusals of other kinds are for the
+	// next credential.
 	d := g.standing(set, t, now, false, false)
 	if d.Verdict != protocol.Banned || t.allowed {
-		// Refusals of other kinds are for the next credential.
 		d = Decision{Delay: g.tarpit(set, t, now)}
 	}
-	d.Simulated = g.standing(set, t, now, true, false).Rule
+	if dry := g.standing(set, t, now, true, false); dry.Verdict == protocol.Banned {
+		d.Simulated = dry.Rule
+	}
 	g.tellAttempt(t, ev, protocol.Failure.String(), d)
 	return d
 }

@@ -9,9 +9,7 @@ import (
 )
 
 // clockSource takes the place of cmd/mailreeve/clock.go in the program that
-// [Bed.NewProxyWithClock] runs. Its clock differs from the machine's by what is
-// in a file. It has no monotonic reading, as after a suspended machine's wake-up
-// or over a restart: to the guard every jump is a jump.
+// [Bed.NewProxyWithClock] runs. It tells the time that is in a file.
 const clockSource = `package main
 
 import (
@@ -24,17 +22,17 @@ func wallClock() time.Time {
 	if err != nil {
 		panic(err)
 	}
-	ahead, err := time.ParseDuration(string(text))
+	now, err := time.Parse(time.RFC3339Nano, string(text))
 	if err != nil {
 		panic(err)
 	}
-	return time.Now().Round(0).Add(ahead)
+	return now
 }
 `
 
-// NewProxyWithClock is NewProxy with a clock that the test sets: the guard's
-// only, so that bans, windows and the trickle take the test's time, while
-// sockets and timeouts take real time.
+// NewProxyWithClock is NewProxy with a clock that stands still until the test
+// moves it. It is the guard's: bans, windows and the trickle have the test's
+// time, sockets and timeouts the real one.
 func (b *Bed) NewProxyWithClock(t testing.TB, cfg Config) *Proxy {
 	t.Helper()
 	p := b.PrepareProxy(t, cfg)
@@ -43,18 +41,18 @@ func (b *Bed) NewProxyWithClock(t testing.TB, cfg Config) *Proxy {
 		t.Fatal(err)
 	}
 	p.bin, p.clock = bin, filepath.Join(p.Dir, "clock")
-	p.SetClock(0)
+	p.SetClock(time.Now())
 	p.Start()
 	return p
 }
 
-// SetClock puts the guard's clock ahead of the machine's, or behind.
-func (p *Proxy) SetClock(ahead time.Duration) {
+// SetClock sets the guard's clock.
+func (p *Proxy) SetClock(now time.Time) {
 	p.t.Helper()
-	p.ahead = ahead
+	p.now = now.Round(0)
 	// Whoever reads must find the old or the new one whole.
 	next := p.clock + ".next"
-	if err := os.WriteFile(next, []byte(ahead.String()), 0o600); err != nil {
+	if err := os.WriteFile(next, []byte(p.now.Format(time.RFC3339Nano)), 0o600); err != nil {
 		p.t.Fatal(err)
 	}
 	if err := os.Rename(next, p.clock); err != nil {
@@ -62,10 +60,13 @@ func (p *Proxy) SetClock(ahead time.Duration) {
 	}
 }
 
-// Pass lets time pass for the guard.
+// Now is the guard's time.
+func (p *Proxy) Now() time.Time { return p.now }
+
+// Pass lets time pass for the guard; less than none sets its clock back.
 func (p *Proxy) Pass(d time.Duration) {
 	p.t.Helper()
-	p.SetClock(p.ahead + d)
+	p.SetClock(p.now.Add(d))
 }
 
 // clockBinary builds mailreeve with the clock that tests set.

@@ -32,10 +32,10 @@ type Proxy struct {
 	bin     string
 	metrics string
 	proc    *process
-	// clock is the file that sets the guard's clock, ahead by how much; see
+	// clock is the file with the guard's time, and now what it says; see
 	// NewProxyWithClock.
 	clock string
-	ahead time.Duration
+	now   time.Time
 	// seen are metrics as they were before every end of the process, for the
 	// search for secrets.
 	seen []byte
