@@ -189,6 +189,7 @@ func TestCourier(t *testing.T) {
 	t.Parallel()
 	courier := bed.NewCourier(t)
 	mx := before(t, "smtp", courier.SMTP, "none")
+	mx.Log.Await(t, `server answers.* protocol=smtp .*family=courier`)
 	recipientsAreJudged(t, mx, "127.74.9.1", map[string]string{
 		"alice@example.test": "", "nobody@example.test": "invalid-rcpt", "x@example.com": "relay-denied",
 	})

@@ -121,6 +121,9 @@ func (p *smtpProber) keyword(rest string, r reply, first, last bool) ProbeStep {
 	case r.code != "250":
 		return ProbeStep{Err: fmt.Errorf("the server refuses EHLO %s: %s %.200q", p.set.Name, r.code, rest)}
 	}
+	if p.offer.Family == "" && strings.EqualFold(rest, "XVERP=Courier") {
+		p.offer.Family = "courier" // whose greeting does not say so
+	}
 	word := keywordOf(rest)
 	p.xclient = p.xclient || !first && word == "XCLIENT"
 	if !first && word == "STARTTLS" {

@@ -32,6 +32,16 @@ func TestSMTPProbeLearns(t *testing.T) {
 	}
 }
 
+// Courier does not say in its greeting who it is.
+func TestSMTPProbeKnowsCourier(t *testing.T) {
+	last := probe(t, protocol.Lookup("smtp").Probe(protocol.ProbeSetup{Name: "p.test"}),
+		"220 mail.example.test ESMTP", "> EHLO p.test",
+		"250-mail.example.test Ok.", "250-XVERP=Courier", "250 DSN", "> QUIT", "221 Bye.")
+	if last.Err != nil || last.Offer.Family != "courier" {
+		t.Errorf("got %+v", last)
+	}
+}
+
 // That a server will not let us speak for clients is seen before the first client
 // comes.
 func TestSMTPProbeAsksForXCLIENT(t *testing.T) {
