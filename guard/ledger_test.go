@@ -9,11 +9,29 @@ import (
 	"pgregory.net/rapid"
 )
 
-// ledgers are the implementations that must count alike.
-var ledgers = map[string]func() ledger{
-	"memory": func() ledger {
+// ledgers are the implementations that must count alike: in memory, and in a
+// store, with all keys in one call or as in a Cluster a call for each slot.
+func ledgers(t *testing.T) map[string]func() ledger {
+	rows := map[string]func() ledger{"memory": func() ledger {
 		return newMemoryLedger(tableBounds{1000, 1000, 1000}, func(string) bool { return false })
-	},
+	}}
+	if _, err := storeBinary(); err != nil {
+		t.Log("not tried on a shared store: ", err)
+		return rows
+	}
+	c := startServer(t).client(t)
+	rows["shared"] = func() ledger { return newTestLedger(c, false) }
+	rows["shared, a call for each slot"] = func() ledger { return newTestLedger(c, true) }
+	return rows
+}
+
+// countedThere fails if not all that a shared ledger was asked was counted by
+// the store.
+func countedThere(t *rapid.T, l ledger) {
+	if f, ok := l.(*fleetLedger); ok && (f.link.client() == nil || f.buffered() != 0 || f.link.timeouts.Load()+f.link.dropped.Load() != 0) {
+		t.Fatalf("not all was counted by the store: %d steps unsent, %d calls failed, %d values dropped",
+			f.buffered(), f.link.timeouts.Load(), f.link.dropped.Load())
+	}
 }
 
 // A naive ledger keeps everything that ever happened and adds it up anew each
@@ -178,9 +196,13 @@ func drawClaim(t *rapid.T, reserve bool) claim {
 }
 
 func TestLedgersCountAsANaiveListDoes(t *testing.T) {
-	for name, make := range ledgers {
+	for name, make := range ledgers(t) {
 		t.Run(name, func(t *testing.T) {
-			rapid.Check(t, func(t *rapid.T) { compareWithNaive(t, make()) })
+			rapid.Check(t, func(t *rapid.T) {
+				l := make()
+				compareWithNaive(t, l)
+				countedThere(t, l)
+			})
 		})
 	}
 }
@@ -298,7 +320,7 @@ func compareTotals(t *rapid.T, got []total, want []bool) {
 // Nothing that reserves before it guesses gets more guesses through any span
 // than the limit, however the answers are delayed.
 func TestNoSpanHasMoreGuessesThanTheLimit(t *testing.T) {
-	for name, make := range ledgers {
+	for name, make := range ledgers(t) {
 		t.Run(name, func(t *testing.T) {
 			rapid.Check(t, func(t *rapid.T) {
 				l, now := make(), time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
@@ -327,6 +349,7 @@ func TestNoSpanHasMoreGuessesThanTheLimit(t *testing.T) {
 						t.Fatalf("%d failures within %v", inSpan, c.period)
 					}
 				}
+				countedThere(t, l)
 			})
 		})
 	}

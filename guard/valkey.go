@@ -261,8 +261,7 @@ func (f *fleet) beat(ctx context.Context, c valkey.Client, counts *uint64) (lost
 // reconcile tells the store what it has missed, and after a loss also what it
 // has lost. The link is up when it knows all.
 func (f *fleet) reconcile(ctx context.Context, c valkey.Client, lost bool) error {
-	// The script is sent now, and not with the first credentials at once.
-	if _, err := f.ledger.store.read(ctx, c, key{kind: byLogin}, f.link.now()); err != nil {
+	if err := f.quickEnough(ctx, c); err != nil {
 		return err
 	}
 	steps, again := 0, true
@@ -288,6 +287,26 @@ func (f *fleet) reconcile(ctx context.Context, c valkey.Client, lost bool) error
 	// What was decided while the last of it was sent is sent now.
 	_, err := f.ledger.replay(ctx, c, false)
 	return err
+}
+
+// quickEnough makes a step as credentials do. A store that takes longer than
+// those wait is as good as away. The first try may be longer: it also sends the
+// script.
+func (f *fleet) quickEnough(ctx context.Context, c valkey.Client) error {
+	var took time.Duration
+	for range 2 {
+		ctx, cancel := context.WithTimeout(ctx, beatTimeout)
+		start := time.Now()
+		_, err := f.ledger.store.read(ctx, c, key{kind: byLogin}, f.link.now())
+		cancel()
+		if err != nil {
+			return err
+		}
+		if took = time.Since(start); took <= f.link.timeout {
+			return nil
+		}
+	}
+	return fmt.Errorf("the store takes %v to answer, longer than store.timeout (%v)", took.Round(time.Millisecond), f.link.timeout)
 }
 
 // readAgain has all bans read anew.

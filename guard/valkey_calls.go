@@ -49,9 +49,9 @@ func (s *script) do(ctx context.Context, c valkey.Client, keys, args []string) v
 	return r
 }
 
-// lease is how long a reservation outlives the last sign of its node. After it
-// the guess counts: nobody knows what came of it.
-const lease = 2 * time.Minute
+// defaultLease is how long a reservation outlives the last sign of its node.
+// After it the guess counts: nobody knows what came of it.
+const defaultLease = 2 * time.Minute
 
 // errReply is what an answer is that no script of ours gives.
 var errReply = errors.New("an answer in no known form")
@@ -66,6 +66,8 @@ type counters struct {
 	script script
 	// split has every slot's keys in a call of its own, as a Cluster needs.
 	split bool
+	// lease is how long a reservation outlives the last sign of its node.
+	lease time.Duration
 	// bad is told how many values made no sense and were dropped.
 	bad func(n int64)
 }
@@ -164,7 +166,7 @@ func (s *counters) reserve(ctx context.Context, c valkey.Client, now int64, dead
 }
 
 func (s *counters) reserveGroup(ctx context.Context, c valkey.Client, now, deadline int64, g *group, dry bool) (grant, int, error) {
-	args := append([]string{"reserve", itoa(now), itoa(deadline), itoa(lease.Milliseconds()), digit(dry)}, g.args...)
+	args := append([]string{"reserve", itoa(now), itoa(deadline), itoa(s.lease.Milliseconds()), digit(dry)}, g.args...)
 	n, err := s.ints(ctx, c, g.keys, args)
 	if err != nil {
 		return 0, 0, err
@@ -248,7 +250,7 @@ func (s *counters) settleGroup(ctx context.Context, c valkey.Client, st *ledgerS
 		}
 		evidence = string(b)
 	}
-	args := append([]string{"settle", itoa(st.now), itoa(st.at), st.id, itoa(lease.Milliseconds()), digit(st.release), digit(st.charge),
+	args := append([]string{"settle", itoa(st.now), itoa(st.at), st.id, itoa(s.lease.Milliseconds()), digit(st.release), digit(st.charge),
 		evidence, strconv.FormatFloat(shareNeeded, 'g', -1, 64), strconv.Itoa(shareUntil)}, g.args...)
 	n, err := s.ints(ctx, c, g.keys, args)
 	if err != nil {
@@ -280,18 +282,18 @@ type storedView struct {
 // clear forgets the marks of rules at a key that are not younger than upto.
 // For as long as closed nobody gets points there.
 func (s *counters) clear(ctx context.Context, c valkey.Client, k key, now, upto int64, closed time.Duration, rules []string) ([]storedView, error) {
-	args := append([]string{"clear", itoa(now), itoa(lease.Milliseconds()), itoa(upto), itoa(closed.Milliseconds())}, rules...)
+	args := append([]string{"clear", itoa(now), itoa(s.lease.Milliseconds()), itoa(upto), itoa(closed.Milliseconds())}, rules...)
 	return s.views(ctx, c, k, args)
 }
 
 func (s *counters) read(ctx context.Context, c valkey.Client, k key, now int64) ([]storedView, error) {
-	return s.views(ctx, c, k, []string{"read", itoa(now), itoa(lease.Milliseconds())})
+	return s.views(ctx, c, k, []string{"read", itoa(now), itoa(s.lease.Milliseconds())})
 }
 
 // renew tells that this node still waits for the server's answer to attempts
 // that hold reservations at a key.
 func (s *counters) renew(ctx context.Context, c valkey.Client, k key, holds []string) error {
-	_, err := s.ints(ctx, c, []string{s.names.counter(k)}, append([]string{"renew", itoa(lease.Milliseconds())}, holds...))
+	_, err := s.ints(ctx, c, []string{s.names.counter(k)}, append([]string{"renew", itoa(s.lease.Milliseconds())}, holds...))
 	return err
 }
 

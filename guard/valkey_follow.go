@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"encoding/json"
+	"errors"
 	"net/netip"
 	"net/url"
 	"strconv"
@@ -21,7 +22,12 @@ import (
 // stream no longer has that, it reads all anew.
 type follower struct {
 	*fleet
-	last   string // the id of the last change read
+	state followState
+	last  string // the id of the last change read
+	// sure is the last change up to which none was missed, as of sureAt.
+	sure   string
+	sureAt time.Time
+	doubts atomic.Uint64
 	tidied int
 	// reading numbers the readings of all keys.
 	reading uint32
@@ -29,9 +35,20 @@ type follower struct {
 	applied atomic.Uint64
 }
 
+// A followState is what a follower has to do next.
+type followState uint8
+
 const (
-	// readBlock is how long a read waits for changes.
+	behind    followState = iota // it must read all keys
+	doubtful                     // it may have missed changes
+	following                    // it has read all changes up to the last
+)
+
+const (
+	// readBlock is how long a read waits for changes, and readSlack how much
+	// longer it may take before it is made sure that none were missed.
 	readBlock = time.Second
+	readSlack = 500 * time.Millisecond
 	readMost  = 500
 	// followPause is the pause after an error.
 	followPause = 50 * time.Millisecond
@@ -41,7 +58,6 @@ const (
 func (f *fleet) follow(ctx context.Context) {
 	defer f.done.Done()
 	r := &f.follower
-	ready := false
 	for ctx.Err() == nil {
 		c := f.client.Load()
 		if c == nil {
@@ -50,27 +66,53 @@ func (f *fleet) follow(ctx context.Context) {
 		}
 		select {
 		case <-f.again:
-			ready = false
+			r.state = behind
 		default:
 		}
-		var err error
-		if !ready {
-			if err = r.readAll(ctx, *c); err == nil {
-				ready = true
-				f.syncedOnce.Do(func() { close(f.synced) })
-			}
-		} else {
-			var gap bool
-			if gap, err = r.readChanges(ctx, *c); gap {
-				ready = false
-			}
-		}
-		if err != nil {
+		if err := r.step(ctx, *c); err != nil {
+			r.doubt()
 			pause(ctx, followPause)
-			if ready {
-				ready = r.unbroken(ctx, *c)
-			}
 		}
+	}
+}
+
+// step does what is next: it reads all keys, or makes sure that the stream has
+// all that came since the last change read, or reads changes.
+func (r *follower) step(ctx context.Context, c valkey.Client) error {
+	switch r.state {
+	case behind:
+		if err := r.readAll(ctx, c); err != nil {
+			return err
+		}
+		r.syncedOnce.Do(func() { close(r.synced) })
+	case doubtful:
+		unbroken, err := r.unbroken(ctx, c)
+		if err != nil {
+			return err
+		}
+		if !unbroken {
+			r.state = behind
+			return nil
+		}
+	case following:
+		if err := r.readChanges(ctx, c); err != nil {
+			return err
+		}
+		if time.Since(r.sureAt) > readBlock+readSlack {
+			r.doubt()
+			return nil
+		}
+	}
+	r.state, r.sure, r.sureAt = following, r.last, time.Now()
+	return nil
+}
+
+// doubt says that changes may have been trimmed from the stream before they
+// were read.
+func (r *follower) doubt() {
+	if r.state == following {
+		r.state = doubtful
+		r.doubts.Add(1)
 	}
 }
 
@@ -81,16 +123,23 @@ func pause(ctx context.Context, d time.Duration) {
 	}
 }
 
-// unbroken tells, after an error, whether the stream still has all that came
-// since the last change read. If it cannot be asked, it will be.
-func (r *follower) unbroken(ctx context.Context, c valkey.Client) bool {
+// unbroken tells whether the stream still has all that came since the change
+// up to which none was missed. It takes a stream for broken from which just
+// that one has been trimmed, which does no harm.
+func (r *follower) unbroken(ctx context.Context, c valkey.Client) (bool, error) {
 	ctx, cancel := context.WithTimeout(ctx, beatTimeout)
 	defer cancel()
 	first, err := c.Do(ctx, c.B().Xrange().Key(r.share.names.changes()).Start("-").End("+").Count(1).Build()).AsXRange()
-	if err != nil {
-		return true
+	if err != nil && !wrongType(err) {
+		return false, err
 	}
-	return len(first) == 1 && !idLess(r.last, first[0].ID)
+	return len(first) == 1 && !idLess(r.sure, first[0].ID), nil
+}
+
+// wrongType tells whether a key is not of the type that it should be of.
+func wrongType(err error) bool {
+	e, ok := valkey.IsValkeyErr(err)
+	return ok && strings.HasPrefix(e.Error(), "WRONGTYPE")
 }
 
 // idLess compares the ids of a stream, "milliseconds-number".
@@ -107,22 +156,18 @@ func splitID(id string) (ms, n uint64) {
 	return ms, n
 }
 
-// readChanges reads what has changed, waiting a while for it. gap tells that
-// changes were missed.
-func (r *follower) readChanges(ctx context.Context, c valkey.Client) (gap bool, err error) {
+// readChanges reads what has changed, waiting a while for it.
+func (r *follower) readChanges(ctx context.Context, c valkey.Client) error {
 	ctx, cancel := context.WithTimeout(ctx, readBlock+2*time.Second)
 	defer cancel()
 	key := r.share.names.changes()
 	cmd := c.B().Xread().Count(readMost).Block(readBlock.Milliseconds()).Streams().Key(key).Id(r.last).Build()
 	got, err := c.Do(ctx, cmd).AsXRead()
 	if valkey.IsValkeyNil(err) {
-		return false, nil
+		return nil
 	}
 	if err != nil {
-		if e, ok := valkey.IsValkeyErr(err); ok && strings.HasPrefix(e.Error(), "WRONGTYPE") {
-			r.link.badValues(1)
-		}
-		return false, err
+		return err
 	}
 	var news []sharedRecord
 	for _, e := range got[key] {
@@ -141,7 +186,7 @@ func (r *follower) readChanges(ctx context.Context, c valkey.Client) (gap bool, 
 	for _, t := range r.take(news) {
 		r.g.tellHeard(&t)
 	}
-	return false, nil
+	return nil
 }
 
 // readAll reads all lasting keys, then tells the store what it does not know.
@@ -150,6 +195,10 @@ func (r *follower) readAll(ctx context.Context, c valkey.Client) error {
 	// An entry of our own says where the stream is.
 	hello := c.B().Xadd().Key(r.share.names.changes()).Id("*").FieldValue().FieldValue("by", r.share.node).Build()
 	last, err := c.Do(ctx, hello).ToString()
+	if wrongType(err) {
+		r.link.badValues(1)
+		err = errors.Join(err, c.Do(ctx, c.B().Del().Key(r.share.names.changes()).Build()).Error())
+	}
 	if err != nil {
 		return err
 	}
@@ -190,7 +239,7 @@ func inParallel(ctx context.Context, n int, f func(ctx context.Context, i int) e
 // readIndex reads which keys an index lists.
 func (r *follower) readIndex(ctx context.Context, c valkey.Client, i int) ([]string, error) {
 	list, err := c.Do(ctx, c.B().Zrange().Key(r.share.names.indexAt(i)).Min("0").Max("-1").Build()).AsStrSlice()
-	if e, ok := valkey.IsValkeyErr(err); ok && strings.HasPrefix(e.Error(), "WRONGTYPE") {
+	if wrongType(err) {
 		r.link.badValues(1)
 		return nil, nil
 	}
@@ -213,7 +262,7 @@ func (r *follower) readKeys(ctx context.Context, c valkey.Client, list []string,
 		for i, reply := range c.DoMulti(ctx, cmds...) {
 			fields, err := reply.AsStrMap()
 			if err != nil {
-				if e, ok := valkey.IsValkeyErr(err); ok && strings.HasPrefix(e.Error(), "WRONGTYPE") {
+				if wrongType(err) {
 					r.link.badValues(1)
 					continue
 				}

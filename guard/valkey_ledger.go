@@ -93,7 +93,7 @@ func newFleetLedger(local *memoryLedger, k *link, n names, split bool, rules fun
 	return &fleetLedger{
 		local: local, link: k, rules: rules, late: late, holds: make(map[string]held), tripped: make(map[windowID]bool),
 		gate:    make(chan struct{}, maxCalls),
-		records: newScript(recordsScript), store: counters{names: n, script: newScript(ledgerScript), split: split, bad: k.badValues},
+		records: newScript(recordsScript), store: counters{names: n, script: newScript(ledgerScript), split: split, lease: defaultLease, bad: k.badValues},
 	}
 }
 

@@ -102,11 +102,22 @@ local function ticket()
   return 0
 end
 
--- failed now network most blocked: a ticket was used in vain.
+-- failed now network most blocked: a ticket was used in vain. Of more than most
+-- networks the one that failed first is forgotten, as trickle.fail does.
 local function failed()
   local key, most = KEYS[1], tonumber(ARGV[4])
   sane(key)
-  if redis.call('HLEN', key) > 2 * most then return 0 end
+  if redis.call('HLEN', key) >= most then
+    local all, count, oldest, at = redis.call('HGETALL', key), 0, nil, nil
+    for i = 1, #all, 2 do
+      if all[i]:sub(1, 7) == 'failed:' then
+        count = count + 1
+        local t = tonumber(all[i + 1]) or 0
+        if not at or t < at then oldest, at = all[i], t end
+      end
+    end
+    if count >= most then redis.call('HDEL', key, oldest) end
+  end
   redis.call('HSET', key, 'failed:' .. ARGV[3], ARGV[2])
   redis.call('PEXPIRE', key, tonumber(ARGV[5]))
   return 1

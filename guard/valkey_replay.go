@@ -116,7 +116,7 @@ func (l *fleetLedger) renew(ctx context.Context, c valkey.Client) error {
 	due := make(map[key][]string)
 	l.mu.Lock()
 	for hold, h := range l.holds {
-		if time.Since(h.since) < lease/4 {
+		if time.Since(h.since) < l.store.lease/4 {
 			continue
 		}
 		for _, k := range h.keys {

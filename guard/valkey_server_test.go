@@ -2,6 +2,7 @@ package guard
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -19,12 +20,13 @@ import (
 
 // A server is a redis-server (or valkey-server) that the test has started.
 type server struct {
-	t    testing.TB
-	addr string
-	dir  string
-	args []string
-	conf string // of a Sentinel
-	cmd  *exec.Cmd
+	t     testing.TB
+	addr  string
+	dir   string
+	args  []string
+	conf  string // of a Sentinel
+	netns string // the network namespace that it runs in, "" for ours
+	cmd   *exec.Cmd
 }
 
 // startServer starts a server on a free port. args are its configuration.
@@ -39,13 +41,20 @@ func startServer(t testing.TB, args ...string) *server {
 // serverBinary finds the server's program, or skips the test.
 func serverBinary(t testing.TB) string {
 	t.Helper()
+	path, err := storeBinary()
+	if err != nil {
+		t.Skip(err)
+	}
+	return path
+}
+
+func storeBinary() (string, error) {
 	for _, name := range []string{"valkey-server", "redis-server"} {
 		if path, err := exec.LookPath(name); err == nil {
-			return path
+			return path, nil
 		}
 	}
-	t.Skip("neither valkey-server nor redis-server is installed; \"make test\" installs redis-server")
-	return ""
+	return "", errors.New("neither valkey-server nor redis-server is installed; \"make test\" installs redis-server")
 }
 
 func freeAddr(t testing.TB) string {
@@ -75,6 +84,9 @@ func (s *server) start() {
 	args := append([]string{"--port", s.port(), "--bind", "127.0.0.1", "--dir", s.dir, "--save", "", "--appendonly", "no"}, s.args...)
 	if s.conf != "" {
 		args = []string{s.conf, "--sentinel", "--port", s.port(), "--bind", "127.0.0.1", "--dir", s.dir}
+	}
+	if s.netns != "" {
+		binary, args = "ip", append([]string{"netns", "exec", s.netns, binary}, args...)
 	}
 	s.cmd = exec.Command(binary, args...)
 	s.cmd.Stdout, s.cmd.Stderr = out, out

@@ -183,32 +183,30 @@ func leastACL(t *testing.T) []string {
 	return nil
 }
 
-func TestTLSAndTheLeastThatTheUserMayDo(t *testing.T) {
-	t.Parallel()
-	dir := t.TempDir()
-	cert, keyFile := selfSigned(t, dir)
-	srv := startServer(t, "--tls-port", "0")
-	plainPort := srv.client(t)
-	tlsAddr := freeAddr(t)
-	_, port, _ := net.SplitHostPort(tlsAddr)
-	redisCLI(t, plainPort, "CONFIG", "SET", "tls-cert-file", cert, "tls-key-file", keyFile, "tls-ca-cert-file", cert,
-		"tls-auth-clients", "no", "tls-port", port)
+// leastUser makes the user that docs/fleet.md describes, with the password
+// "secret", and gives the file that the password is in.
+func leastUser(t *testing.T, servers ...*server) (passwordFile string) {
+	t.Helper()
 	acl := leastACL(t)
 	for i, word := range acl {
 		if strings.HasPrefix(word, ">") {
 			acl[i] = ">secret"
 		}
 	}
-	redisCLI(t, plainPort, append([]string{"ACL", "SETUSER", "mailreeve"}, acl...)...)
-	secret := filepath.Join(dir, "password")
-	if err := os.WriteFile(secret, []byte("secret\n"), 0o600); err != nil {
+	for _, s := range servers {
+		redisCLI(t, s.client(t), append([]string{"ACL", "SETUSER", "mailreeve"}, acl...)...)
+	}
+	passwordFile = filepath.Join(t.TempDir(), "password")
+	if err := os.WriteFile(passwordFile, []byte("secret\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	store := srv.shared()
-	store.Addresses = []string{tlsAddr}
-	store.TLS, store.TLSCA, store.TLSServerName = true, cert, "store.example.test"
-	store.Username, store.PasswordFile = "mailreeve", secret
-	nodes := fleetOf(t, 2, store, nil)
+	return passwordFile
+}
+
+// allOfIt has two nodes do all that they ever ask of a store, and looks at what
+// the user was refused.
+func allOfIt(t *testing.T, nodes []*node, servers ...*server) {
+	t.Helper()
 	nodes[0].guesses("192.0.2.1", "alice", 10)
 	nodes[1].comesTo("192.0.2.1", protocol.Banned)
 	for i := range 20 {
@@ -216,20 +214,55 @@ func TestTLSAndTheLeastThatTheUserMayDo(t *testing.T) {
 	}
 	nodes[0].guesses("203.0.113.1", "owner", 1) // asks for a ticket
 	nodes[0].logsIn("198.51.100.7", "someone")
+	nodes[0].g.flush()
+	eventually(t, 10*time.Second, "the place is familiar at the other node", func() bool { return len(nodes[1].g.places.of("someone")) == 1 })
+	if _, err := nodes[1].g.Allow(AllowRequest{Target: "203.0.113.0/24", For: Forever}); err != nil {
+		t.Fatal(err)
+	}
 	if _, err := nodes[1].g.Unban(UnbanRequest{Target: "all"}); err != nil {
 		t.Fatal(err)
 	}
 	nodes[0].comesTo("192.0.2.1", protocol.Pass)
+	nodes[0].g.fleet.follower.applied.Store(0)
+	nodes[0].g.fleet.readAgain()
+	eventually(t, 10*time.Second, "all is read again", func() bool { return nodes[0].g.fleet.follower.applied.Load() > 0 })
 	for _, n := range nodes {
-		if s := n.g.Status().Store.Shared; s.Outages != 0 || s.Timeouts != 0 {
+		if s := n.g.Status().Store.Shared; s.Outages != 0 || s.Timeouts != 0 || s.Ignored != 0 {
 			t.Errorf("status %+v; said %s", s, n.said.text.String())
 		}
 	}
-	log, _ := redisCLI(t, plainPort, "ACL", "LOG").ToArray()
-	for i := range log {
-		m, _ := log[i].AsStrMap()
-		t.Errorf("the user was refused %s", m["object"])
+	for _, s := range servers {
+		log, _ := redisCLI(t, s.client(t), "ACL", "LOG").ToArray()
+		for i := range log {
+			m, _ := log[i].AsStrMap()
+			t.Errorf("the user was refused %s", m["object"])
+		}
 	}
+}
+
+func TestTLSAndTheLeastThatTheUserMayDo(t *testing.T) {
+	t.Parallel()
+	cert, keyFile := selfSigned(t, t.TempDir())
+	srv := startServer(t, "--tls-port", "0")
+	tlsAddr := freeAddr(t)
+	_, port, _ := net.SplitHostPort(tlsAddr)
+	redisCLI(t, srv.client(t), "CONFIG", "SET", "tls-cert-file", cert, "tls-key-file", keyFile, "tls-ca-cert-file", cert,
+		"tls-auth-clients", "no", "tls-port", port)
+	store := srv.shared()
+	store.Addresses = []string{tlsAddr}
+	store.TLS, store.TLSCA, store.TLSServerName = true, cert, "store.example.test"
+	store.Username, store.PasswordFile = "mailreeve", leastUser(t, srv)
+	allOfIt(t, fleetOf(t, 2, store, nil), srv)
+}
+
+func TestTheLeastThatTheUserMayDoInACluster(t *testing.T) {
+	t.Parallel()
+	servers := startCluster(t)
+	store := servers[0].shared()
+	store.Cluster = true
+	store.Addresses = []string{servers[0].addr, servers[1].addr, servers[2].addr}
+	store.Username, store.PasswordFile = "mailreeve", leastUser(t, servers...)
+	allOfIt(t, fleetOf(t, 2, store, nil), servers...)
 }
 
 // selfSigned makes a certificate for store.example.test.
