@@ -1,6 +1,7 @@
 package guard
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -149,7 +150,7 @@ func (g *Guard) Allow(r AllowRequest) (Allowed, error) {
 	k := allowKey(a)
 	g.reallow(func() { g.allows[k] = a })
 	awaitDurable(g.writer.put(record{bucket: bucketAllow, key: k, value: encodeJSON(a)}))
-	g.log.Info("allow", "target", k, "for", r.For.String(), "reason", r.Reason)
+	g.log.Info("allow", said("target", k, "for", cmp.Or(r.For, Forever).String(), "reason", r.Reason)...)
 	return a, nil
 }
 

@@ -48,18 +48,39 @@ func (g *Guard) attempt(ctx context.Context, set *settings, t *try) (*Attempt, D
 			return g.ghost(t, now, d)
 		}
 	}
-	ctx, cancel := context.WithTimeout(ctx, attemptWait)
-	defer cancel()
+	p := patience{client: ctx}
+	defer p.end()
 	if t.guess.same() {
-		if d := g.join(ctx, set, t); d.Verdict != protocol.Pass {
+		if d := g.join(&p, set, t); d.Verdict != protocol.Pass {
 			return nil, d
 		}
 	}
-	a, d := g.reserve(ctx, set, t)
+	a, d := g.reserve(&p, set, t)
 	if a == nil && t.guess.same() {
 		g.guesses.end(&t.guess, t.addr, g.clock.now().UnixMilli(), false, false)
 	}
 	return a, d
+}
+
+// A patience is for how long an attempt waits in all, in whichever queues: until
+// its client has gone, or attemptWait from when it first has to. Most never do.
+type patience struct {
+	client context.Context
+	within context.Context
+	cancel context.CancelFunc
+}
+
+func (p *patience) over() <-chan struct{} {
+	if p.within == nil {
+		p.within, p.cancel = context.WithTimeout(p.client, attemptWait)
+	}
+	return p.within.Done()
+}
+
+func (p *patience) end() {
+	if p.cancel != nil {
+		p.cancel()
+	}
 }
 
 // ghost lets an attempt go that would not have got so far were it not for the
@@ -87,7 +108,7 @@ func (g *Guard) honeypot(set *settings, t *try, now time.Time) Decision {
 
 // join sees to it that the same guess is not with the server twice at a time,
 // and not again a moment after it failed.
-func (g *Guard) join(ctx context.Context, set *settings, t *try) Decision {
+func (g *Guard) join(p *patience, set *settings, t *try) Decision {
 	var w *waiter
 	defer func() { g.queues.leave(w) }()
 	for {
@@ -116,14 +137,14 @@ func (g *Guard) join(ctx context.Context, set *settings, t *try) Decision {
 		select {
 		case <-flight:
 		case <-w.wake:
-		case <-ctx.Done():
+		case <-p.over():
 			return Decision{Verdict: protocol.Busy}
 		}
 	}
 }
 
 // reserve waits until there is room for the attempt's points, or none.
-func (g *Guard) reserve(ctx context.Context, set *settings, t *try) (*Attempt, Decision) {
+func (g *Guard) reserve(p *patience, set *settings, t *try) (*Attempt, Decision) {
 	var w *waiter
 	defer func() { g.queues.leave(w) }()
 	for {
@@ -165,7 +186,7 @@ func (g *Guard) reserve(ctx context.Context, set *settings, t *try) (*Attempt, D
 		}
 		select {
 		case <-w.wake:
-		case <-ctx.Done():
+		case <-p.over():
 			return nil, Decision{Verdict: protocol.Busy}
 		}
 	}
@@ -217,6 +238,7 @@ func (g *Guard) overDecision(set *settings, c *claim) Decision {
 func (g *Guard) claims(set *settings, t *try, now time.Time, simulated Decision) []claim {
 	var out []claim
 	crowded, crowdedDry := g.crowded(set, t, now)
+	before := priors{g: g, addr: t.addr, now: now.UnixMilli()}
 	for _, r := range set.rules {
 		points := r.points[protocol.AuthFailure]
 		if points == 0 || r.name == simulated.Rule {
@@ -229,7 +251,7 @@ func (g *Guard) claims(set *settings, t *try, now time.Time, simulated Decision)
 				continue
 			}
 			c.key = key{kind: byAddress, prefix: t.addr}
-			c.points = g.severe(r, &t.o, t.addr, points, now)
+			c.points = before.severe(r, &t.o, points)
 			if crowded || crowdedDry && r.dryRun {
 				c.limit /= 2
 			}
@@ -314,16 +336,40 @@ func (t *try) value(r *rule) uint32 {
 	return 0
 }
 
-// severe gives the points of a failure for who was banned before.
-func (g *Guard) severe(r *rule, o *Origin, addr netip.Prefix, points milli, now time.Time) milli {
+// priors are how often an address was banned before. Most rules ban in one
+// scope, so the answer about the last is kept.
+type priors struct {
+	g    *Guard
+	addr netip.Prefix
+	now  int64
+
+	known   bool
+	scope   string
+	dryRun  bool
+	repeats int
+}
+
+// severe gives the points of an offence for who was banned before.
+func (p *priors) severe(r *rule, o *Origin, points milli) milli {
 	if r.consequence != banned {
 		return points
 	}
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	k := sentenceKey{banned, key{kind: byAddress, prefix: addr}, r.scopeOf(o), r.dryRun}
-	if s := g.sentences.get(k); s != nil && s.forget > now.UnixMilli() && !s.manual {
-		return min(points*severity(int(s.repeats)), max(r.limit, points))
+	if scope := r.scopeOf(o); !p.known || p.scope != scope || p.dryRun != r.dryRun {
+		p.known, p.scope, p.dryRun = true, scope, r.dryRun
+		p.look()
 	}
-	return points
+	if p.repeats == 0 {
+		return points
+	}
+	return min(points*severity(p.repeats), max(r.limit, points))
+}
+
+func (p *priors) look() {
+	p.repeats = 0
+	p.g.mu.Lock()
+	defer p.g.mu.Unlock()
+	k := sentenceKey{banned, key{kind: byAddress, prefix: p.addr}, p.scope, p.dryRun}
+	if s := p.g.sentences.get(k); s != nil && s.forget > p.now && !s.manual {
+		p.repeats = int(s.repeats)
+	}
 }

@@ -27,7 +27,8 @@ func (g *Guard) sentence(set *settings, o *Origin, totals []total, now time.Time
 }
 
 // pronounce puts a rule's consequence into force: in memory at once, then
-// whoever subscribed is told, then it is made durable.
+// whoever subscribed is told, then the points that led to it become its
+// evidence, and it is made durable.
 func (g *Guard) pronounce(set *settings, o *Origin, t *total, now time.Time) {
 	r := set.rules.named(t.rule)
 	only := func(rule string) bool { return rule == t.rule }
@@ -37,40 +38,62 @@ func (g *Guard) pronounce(set *settings, o *Origin, t *total, now time.Time) {
 	}
 	k := sentenceKey{r.consequence, t.key, r.scopeOf(o), r.dryRun}
 
+	line := g.enforce(k, r, t, now)
+	// The points are cleared only now: in between the limit held. No lock is
+	// held meanwhile, for in a fleet this asks the store.
+	points := g.ledger.clear(t.key, only)
+	if line == nil {
+		return
+	}
+	written := g.prove(k, points, line, now)
+	g.stats.sentenced(k, r.name, now.UnixMilli())
+	g.logBan(line)
+	g.queues.sentenced()
+	g.widen(set, k, now)
+	awaitDurable(written)
+}
+
+// enforce puts a sentence into force and tells whoever subscribed. It gives the
+// ban, or nil if one is in force already.
+func (g *Guard) enforce(k sentenceKey, r *rule, t *total, now time.Time) *Ban {
 	g.changes.Lock()
+	defer g.changes.Unlock()
 	g.mu.Lock()
 	s := g.sentences.pronounce(k, r, t, now.UnixMilli(), rand.Float64())
 	if s == nil {
 		g.mu.Unlock()
-		g.changes.Unlock()
-		g.ledger.clear(t.key, only)
-		return
+		return nil
 	}
 	s.soft = k.kind == banned && k.key.kind == byAddress && g.places.knownAddress(k.key.prefix, now.UnixMilli())
+	s.evidence = ""
 	g.enforceLocked(s)
+	change, line := s.change(BanAdded), s.ban(false)
 	g.mu.Unlock()
+	g.announce(k, change)
+	return &line
+}
 
-	// The points are cleared only now: in between the limit held.
+// prove gives a sentence the points that led to it for its evidence, and writes
+// it. Who has lifted it since has written that, and nothing is left to prove.
+func (g *Guard) prove(k sentenceKey, points []cleared, line *Ban, now time.Time) <-chan struct{} {
 	var marks []mark
 	var sum milli
-	for _, c := range g.ledger.clear(t.key, only) {
+	for _, c := range points {
 		marks, sum = append(marks, c.marks...), sum+c.sum
 	}
-	g.mu.Lock()
-	s.evidence, s.score = evidence(marks), sum
-	change, rec, line := s.change(BanAdded), s.record(), s.ban(false)
-	g.mu.Unlock()
 	// The ban and the counter that it came from go to disk together: a counter
 	// left at its limit would ban again after the ban's end.
-	written := g.writer.put(rec, g.memory.record(t.key, now.UnixMilli()))
-	g.announce(k, change)
-	g.changes.Unlock()
-
-	g.stats.sentenced(k, r.name, now.UnixMilli())
-	g.logBan(&line)
-	g.queues.sentenced()
-	g.widen(set, k, now)
-	awaitDurable(written)
+	records := []record{g.memory.record(k.key, now.UnixMilli())}
+	g.changes.Lock()
+	defer g.changes.Unlock()
+	g.mu.Lock()
+	if s := g.sentences.get(k); s != nil && s.since == line.Since.UnixMilli() {
+		s.evidence, s.score = evidence(marks), sum
+		line.Score = max(line.Score, sum.float())
+		records = append(records, s.record())
+	}
+	g.mu.Unlock()
+	return g.writer.put(records...)
 }
 
 // awaitDurable waits for a ban to be on disk, but no longer than durableWait:
@@ -144,9 +167,27 @@ func (g *Guard) logBan(b *Ban) {
 	if !b.Forever() {
 		until = b.Until.UTC().Format(time.RFC3339)
 	}
-	g.log.Info(b.Kind, "target", b.Target, "scope", b.Scope, "rule", b.Rule, "score", b.Score,
-		"limit", b.Limit, "until", until, "count", b.Count, "soft", b.Soft, "simulated", b.Simulated, "reason", b.Reason)
+	g.log.Info(b.Kind, said("target", b.Target, "scope", b.Scope, "rule", b.Rule, "score", b.Score,
+		"limit", b.Limit, "until", until, "count", b.Count, "soft", b.Soft, "simulated", b.Simulated, "reason", b.Reason)...)
 	g.tellBan("", b)
+}
+
+// logUnban writes the one line of a ban's end.
+func (g *Guard) logUnban(b *Ban, why string) {
+	g.log.Info("un"+b.Kind, said("target", b.Target, "scope", b.Scope, "rule", b.Rule, "simulated", b.Simulated, "why", why)...)
+	g.tellBan("un", b)
+}
+
+// said leaves out of a log line's attributes what says nothing: a text that is
+// empty, a number that is 0, what is not so.
+func said(pairs ...any) []any {
+	out := pairs[:0]
+	for i := 0; i < len(pairs); i += 2 {
+		if v := pairs[i+1]; v != "" && v != 0.0 && v != false {
+			out = append(out, pairs[i], v)
+		}
+	}
+	return out
 }
 
 // widen bans an IPv6 /48 in which widen-after addresses are banned.
@@ -228,8 +269,7 @@ func (g *Guard) expireSome(now int64) (more bool) {
 		g.mu.Unlock()
 		g.stats.falseBans.ended(line.Prefix, now)
 		g.announce(s.sentenceKey, change)
-		g.log.Info("un"+line.Kind, "target", line.Target, "scope", line.Scope, "rule", line.Rule, "why", "ended")
-		g.tellBan("un", &line)
+		g.logUnban(&line, "ended")
 	}
 	return true
 }

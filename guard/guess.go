@@ -43,26 +43,36 @@ func (g *guess) print() string {
 
 func printGuess(bits uint16) string { return fmt.Sprintf("%04x", bits) }
 
-// hashGuess hashes a guess with the key.
-func hashGuess(hashKey []byte, identities []string, secret []byte, net netip.Prefix) guess {
+// hashGuess hashes a guess with the guard's key.
+func (g *Guard) hashGuess(identities []string, secret []byte, net netip.Prefix) guess {
 	if secret == nil || len(identities) == 0 {
 		return guess{}
 	}
-	mac := hmac.New(sha256.New, hashKey)
+	mac := g.mac()
+	defer g.macs.Put(mac)
 	for _, id := range identities {
-		mac.Write([]byte(id))
-		mac.Write([]byte{0})
+		mac.text = append(append(mac.text[:0], id...), 0)
+		mac.Write(mac.text)
 	}
-	ids := mac.Sum(nil)
+	ids := binary.BigEndian.Uint16(mac.Sum(mac.sum[:0]))
 	mac.Write(secret)
-	sum := mac.Sum(nil)
-	value := uint32(binary.BigEndian.Uint16(ids))<<16 | uint32(binary.BigEndian.Uint16(sum))
-	text, _ := net.MarshalText()
-	mac.Write([]byte{0})
-	mac.Write(text)
-	g := guess{value: max(value, 1)}
-	mac.Sum(g.hash[:0])
-	return g
+	both := binary.BigEndian.Uint16(mac.Sum(mac.sum[:0]))
+	mac.text = net.AppendTo(append(mac.text[:0], 0))
+	mac.Write(mac.text)
+	out := guess{value: max(uint32(ids)<<16|uint32(both), 1)}
+	copy(out.hash[:], mac.Sum(mac.sum[:0]))
+	mac.Reset() // nothing of the secret stays in the pool
+	return out
+}
+
+// mac gives a hash with the guard's key, to be put back into macs.
+func (g *Guard) mac() *keyedHash {
+	mac, _ := g.macs.Get().(*keyedHash)
+	if mac == nil {
+		mac = &keyedHash{Hash: hmac.New(sha256.New, g.hashKey)}
+	}
+	mac.Reset()
+	return mac
 }
 
 // at gives the guess's value in the windows of a login, where the same guess
@@ -71,16 +81,17 @@ func (g *guess) at(net netip.Prefix) uint32 {
 	if !g.same() {
 		return 0
 	}
-	return mix(g.value, net.String())
+	var room [64]byte
+	return mix(g.value, net.AppendTo(room[:0]))
 }
 
 // mix gives a distinct value, never 0, of a text.
-func mix(seed uint32, text string) uint32 {
+func mix(seed uint32, text []byte) uint32 {
 	h := fnv.New32a()
 	var b [4]byte
 	binary.BigEndian.PutUint32(b[:], seed)
 	h.Write(b[:])
-	h.Write([]byte(text))
+	h.Write(text)
 	return max(h.Sum32(), 1)
 }
 
@@ -88,12 +99,8 @@ func mix(seed uint32, text string) uint32 {
 // keyed: who could find names with one value would try them all for the price
 // of one.
 func (g *Guard) distinct(text string) uint32 {
-	mac, _ := g.macs.Get().(*keyedHash)
-	if mac == nil {
-		mac = &keyedHash{Hash: hmac.New(sha256.New, g.hashKey)}
-	}
+	mac := g.mac()
 	defer g.macs.Put(mac)
-	mac.Reset()
 	mac.text = append(append(mac.text[:0], "distinct\x00"...), text...)
 	mac.Write(mac.text)
 	return max(binary.BigEndian.Uint32(mac.Sum(mac.sum[:0])), 1)

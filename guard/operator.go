@@ -163,8 +163,7 @@ func (g *Guard) lift(choose func(lift func(*sentence)), history bool) Removed {
 	}
 	g.changes.Unlock()
 	for _, b := range out.Bans {
-		g.log.Info("un"+b.Kind, "target", b.Target, "scope", b.Scope, "rule", b.Rule, "why", "command")
-		g.tellBan("un", &b)
+		g.logUnban(&b, "command")
 	}
 	if len(records) > 0 {
 		awaitDurable(written)

@@ -32,12 +32,13 @@ func (g *Guard) Report(o *Origin, login string, e protocol.Event) Decision {
 func (g *Guard) score(set *settings, o *Origin, ev *Event) Decision {
 	now := ev.Time
 	simulated := g.simulatedRule(set, o, now)
+	before := priors{g: g, addr: set.widths.address(o.Addr), now: now.UnixMilli()}
 	var claims []claim
 	for _, r := range set.rules {
 		if r.name == simulated || simulated != "" && set.cfg.DryRun {
 			continue
 		}
-		if c, ok := g.eventClaim(set, r, o, ev); ok {
+		if c, ok := g.eventClaim(r, &before, o, ev); ok {
 			claims = append(claims, c)
 		}
 	}
@@ -55,7 +56,7 @@ func (g *Guard) score(set *settings, o *Origin, ev *Event) Decision {
 }
 
 // eventClaim gives what an event is worth under a rule.
-func (g *Guard) eventClaim(set *settings, r *rule, o *Origin, ev *Event) (claim, bool) {
+func (g *Guard) eventClaim(r *rule, before *priors, o *Origin, ev *Event) (claim, bool) {
 	c := claim{rule: r.name, points: r.points[ev.Kind], terms: r.terms, hard: ev.Kind != protocol.InvalidRcpt}
 	switch {
 	case ev.Kind == protocol.GoodRcpt && r.share && ev.Recipient != "":
@@ -77,19 +78,18 @@ func (g *Guard) eventClaim(set *settings, r *rule, o *Origin, ev *Event) (claim,
 	case r.distinct == distinctLogin && ev.Login != "":
 		c.value = g.distinct(ev.Login)
 	}
-	addr := set.widths.address(o.Addr)
 	switch r.key {
 	case byAddress:
-		c.key = key{kind: byAddress, prefix: addr}
+		c.key = key{kind: byAddress, prefix: before.addr}
 		if !c.good {
-			c.points = g.severe(r, o, addr, c.points, ev.Time)
+			c.points = before.severe(r, o, c.points)
 		}
 	case byNetwork:
 		c.key = key{kind: byNetwork, prefix: network(o.Addr)}
 	case byLogin:
 		c.key = key{kind: byLogin, login: ev.Login}
 	case byPair:
-		c.key = key{kind: byPair, prefix: addr, login: ev.Login}
+		c.key = key{kind: byPair, prefix: before.addr, login: ev.Login}
 	}
 	return c, c.key.kind < byLogin || ev.Login != ""
 }

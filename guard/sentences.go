@@ -25,6 +25,8 @@ type sentences struct {
 	// simulated is how many of those in force a dry run has passed. It may be
 	// read without the lock: mostly there are none, and nobody needs to look.
 	simulated atomic.Int32
+	// strict is, in the same way, how many of those that are real are no bans.
+	strict atomic.Int32
 	// last is a label with its count: the next is most likely the same.
 	last      banLabel
 	lastCount *int
@@ -199,8 +201,11 @@ func (ss *sentences) tally(s *sentence, by int) {
 		}
 		ss.last, ss.lastCount = label, ss.counts[label]
 	}
-	if s.simulated {
+	switch {
+	case s.simulated:
 		ss.simulated.Add(int32(by))
+	case s.kind != banned:
+		ss.strict.Add(int32(by))
 	}
 	if *ss.lastCount += by; *ss.lastCount == 0 {
 		delete(ss.counts, label)

@@ -106,6 +106,9 @@ func (g *Guard) succeed(set *settings, t *try, now time.Time) {
 
 // tarpit gives for how long a refusal is held back.
 func (g *Guard) tarpit(set *settings, t *try, now time.Time) time.Duration {
+	if g.sentences.strict.Load() == 0 {
+		return set.cfg.Tarpit.Std()
+	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	keys := []key{{kind: byAddress, prefix: t.addr}, {kind: byNetwork, prefix: t.net}}

@@ -63,7 +63,7 @@ func (n names) history(name string) string { return n.prefix + "history.{" + n.p
 
 // index gives the index key that lists a lasting key.
 func (n names) index(name string) string {
-	return n.indexAt(int(mix(0, name) % indexes))
+	return n.indexAt(int(mix(0, []byte(name)) % indexes))
 }
 
 func (n names) indexAt(i int) string { return fmt.Sprintf("%sindex.%02d", n.prefix, i) }
