@@ -1,8 +1,6 @@
 package proxy
 
 import (
-	"encoding/binary"
-	"net/netip"
 	"syscall"
 	"time"
 	"unsafe"
@@ -74,7 +72,7 @@ func (a *acceptor) takeAll(lfd uintptr) bool {
 			if a.listener.filtered.Load() {
 				detachFilter(int(fd))
 			}
-			a.server.arrive(a.listener.service.Load(), int(fd), a.peer())
+			a.server.arrive(a.listener.service.Load(), int(fd), addrPortOf(&a.from))
 		case unix.EAGAIN:
 			return false
 		case unix.ECONNABORTED, unix.EINTR:
@@ -86,27 +84,9 @@ func (a *acceptor) takeAll(lfd uintptr) bool {
 	return true
 }
 
-// peer is whom the kernel has written down.
-func (a *acceptor) peer() netip.AddrPort {
-	port := func(p *uint16) uint16 { // in network order
-		return binary.BigEndian.Uint16((*[2]byte)(unsafe.Pointer(p))[:])
-	}
-	switch a.from.Addr.Family {
-	case unix.AF_INET:
-		sa := (*unix.RawSockaddrInet4)(unsafe.Pointer(&a.from))
-		return netip.AddrPortFrom(netip.AddrFrom4(sa.Addr), port(&sa.Port))
-	case unix.AF_INET6:
-		sa := (*unix.RawSockaddrInet6)(unsafe.Pointer(&a.from))
-		return netip.AddrPortFrom(netip.AddrFrom16(sa.Addr).Unmap(), port(&sa.Port))
-	}
-	return netip.AddrPort{}
-}
-
 // drop closes a socket at once, with a reset: nothing of it stays behind in
 // TIME_WAIT.
 func drop(fd int) {
-	linger := unix.Linger{Onoff: 1}
-	_, _, _ = syscall.RawSyscall6(unix.SYS_SETSOCKOPT, uintptr(fd), unix.SOL_SOCKET, unix.SO_LINGER,
-		uintptr(unsafe.Pointer(&linger)), unsafe.Sizeof(linger), 0)
-	_, _, _ = syscall.RawSyscall(unix.SYS_CLOSE, uintptr(fd), 0, 0)
+	quickLinger(fd)
+	quickClose(fd)
 }

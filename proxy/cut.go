@@ -62,7 +62,7 @@ func (e *end) discard() {
 	var buf [4096]byte
 	_ = rc.Control(func(fd uintptr) {
 		for range 64 {
-			n, _, err := unix.Recvfrom(int(fd), buf[:], unix.MSG_DONTWAIT)
+			n, err := quickReceive(int(fd), buf[:], unix.MSG_DONTWAIT)
 			if n <= 0 || err != nil {
 				return
 			}

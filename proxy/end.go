@@ -97,11 +97,7 @@ func (e *end) gone() bool {
 		return true
 	}
 	state := uint8(unix.BPF_TCP_CLOSE)
-	_ = rc.Control(func(fd uintptr) {
-		if info, err := unix.GetsockoptTCPInfo(int(fd), unix.IPPROTO_TCP, unix.TCP_INFO); err == nil {
-			state = info.State
-		}
-	})
+	_ = rc.Control(func(fd uintptr) { state = quickState(int(fd)) })
 	return state != unix.BPF_TCP_ESTABLISHED
 }
 

@@ -54,7 +54,7 @@ func (e *end) hears(limit time.Duration) heard {
 	var first [2]byte
 	is := heardNothing
 	look := func(fd uintptr) bool {
-		n, _, err := unix.Recvfrom(int(fd), first[:], unix.MSG_PEEK|unix.MSG_DONTWAIT)
+		n, err := quickReceive(int(fd), first[:], unix.MSG_PEEK|unix.MSG_DONTWAIT)
 		switch {
 		case err == unix.EAGAIN || err == unix.EINTR:
 			return false

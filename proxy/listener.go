@@ -137,17 +137,6 @@ type hinted struct {
 func (h *hinted) Error() string { return h.error.Error() + "; " + h.hint }
 func (h *hinted) Unwrap() error { return h.error }
 
-// peerOf gives a socket's peer as the guard knows addresses.
-func peerOf(sa unix.Sockaddr) netip.AddrPort {
-	switch a := sa.(type) {
-	case *unix.SockaddrInet4:
-		return netip.AddrPortFrom(netip.AddrFrom4(a.Addr), uint16(a.Port))
-	case *unix.SockaddrInet6:
-		return netip.AddrPortFrom(netip.AddrFrom16(a.Addr).Unmap(), uint16(a.Port))
-	}
-	return netip.AddrPort{}
-}
-
 // arrive decides about a connection that the kernel has just handed over. It
 // runs in the accept loop and never waits.
 func (s *Server) arrive(svc *service, fd int, peer netip.AddrPort) {
@@ -214,7 +203,7 @@ func (s *Server) countDescriptors() {
 	if unix.Getrlimit(unix.RLIMIT_NOFILE, &limit) != nil {
 		return
 	}
-	const others = 100 // listeners, store, logs, probes
+	const others = 100 + closesAtOnce // listeners, store, logs, probes; see closer
 	if need := 2*s.current.cfg.Limits.Connections + others; limit.Cur < uint64(need) {
 		s.log.Warn("too few descriptors for the connections that are allowed",
 			"descriptors", limit.Cur, "needed", need, "hint", "raise LimitNOFILE in the unit, or lower limits.connections")

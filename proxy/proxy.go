@@ -35,6 +35,7 @@ type Server struct {
 	conns      *registry
 	lot        *lot
 	pipes      pipes
+	closer     closer
 	filter     *kernelFilter
 	tlsBuffers tlsBuffers
 	arrivals   *arrivals
@@ -269,6 +270,7 @@ func (s *Server) Shutdown(ctx context.Context) error {
 		c.end("shutdown")
 	}
 	s.running.Wait()
+	s.closer.flush()
 	s.pipes.close()
 	return err
 }

@@ -5,6 +5,7 @@ import (
 	"net"
 	"os"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"unsafe"
 
@@ -30,6 +31,8 @@ type quickConn struct {
 	raw  syscall.RawConn
 
 	in, out transfer
+
+	closed atomic.Bool // by a closer
 }
 
 // quickWrite is how much is written in one call.

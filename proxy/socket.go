@@ -24,15 +24,13 @@ func (q *quickConn) Close() error { return q.file.Close() }
 
 // CloseWrite tells the peer that nothing more will come.
 func (q *quickConn) CloseWrite() error {
-	return q.control("shutdown", func(fd int) error { return unix.Shutdown(fd, unix.SHUT_WR) })
+	return q.control("shutdown", func(fd int) error { return quickShutdown(fd, unix.SHUT_WR) })
 }
 
 // reset closes the socket so that the peer is told at once, and nothing stays
 // behind in TIME_WAIT.
 func (q *quickConn) reset() {
-	_ = q.control("setsockopt", func(fd int) error {
-		return unix.SetsockoptLinger(fd, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1})
-	})
+	_ = q.control("setsockopt", func(fd int) error { quickLinger(fd); return nil })
 	_ = q.Close()
 }
 
@@ -42,15 +40,12 @@ func (q *quickConn) LocalAddr() net.Addr { return net.TCPAddrFromAddrPort(q.loca
 // RemoteAddr is the peer's.
 func (q *quickConn) RemoteAddr() net.Addr { return net.TCPAddrFromAddrPort(q.peer()) }
 
-func (q *quickConn) local() netip.AddrPort { return q.address(unix.Getsockname) }
-func (q *quickConn) peer() netip.AddrPort  { return q.address(unix.Getpeername) }
+func (q *quickConn) local() netip.AddrPort { return q.address(unix.SYS_GETSOCKNAME) }
+func (q *quickConn) peer() netip.AddrPort  { return q.address(unix.SYS_GETPEERNAME) }
 
-func (q *quickConn) address(get func(fd int) (unix.Sockaddr, error)) (a netip.AddrPort) {
-	_ = q.control("", func(fd int) error {
-		sa, err := get(fd)
-		if err == nil {
-			a = peerOf(sa)
-		}
+func (q *quickConn) address(which uintptr) (a netip.AddrPort) {
+	_ = q.control("", func(fd int) (err error) {
+		a, err = quickName(which, fd)
 		return err
 	})
 	return a
@@ -91,8 +86,8 @@ func setOptions(fd int) error {
 		{unix.IPPROTO_TCP, unix.TCP_KEEPINTVL, int(keepAliveAgain / time.Second)},
 		{unix.IPPROTO_TCP, unix.TCP_KEEPCNT, keepAliveTimes},
 	} {
-		if err := unix.SetsockoptInt(fd, o.level, o.option, o.value); err != nil {
-			return os.NewSyscallError("setsockopt", err)
+		if err := quickSetOption(fd, o.level, o.option, o.value); err != nil {
+			return err
 		}
 	}
 	return nil
@@ -118,21 +113,24 @@ func dialTCP(ctx context.Context, address string) (*quickConn, error) {
 
 // dialAddr connects to an address that needs no resolver.
 func dialAddr(ctx context.Context, to netip.AddrPort) (*quickConn, error) {
-	family, sa := sockaddrOf(to)
-	fd, err := unix.Socket(family, unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
+	family := unix.AF_INET6
+	if to.Addr().Unmap().Is4() {
+		family = unix.AF_INET
+	}
+	fd, err := quickSocket(family)
 	if err != nil {
-		return nil, os.NewSyscallError("socket", err)
+		return nil, err
 	}
 	if to.Addr().IsLoopback() { // the kernel tells of the end of a local peer
-		err = unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1)
+		err = quickSetOption(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1)
 	} else {
 		err = setOptions(fd)
 	}
 	if err == nil {
-		err = unix.Connect(fd, sa)
+		err = quickConnect(fd, to)
 	}
 	if err != nil && err != unix.EINPROGRESS && err != unix.EINTR {
-		unix.Close(fd)
+		quickClose(fd)
 		return nil, os.NewSyscallError("connect", err)
 	}
 	q, err := newQuickConn(fd)
@@ -154,14 +152,10 @@ func (q *quickConn) awaitConnected(ctx context.Context) error {
 	stop := context.AfterFunc(ctx, func() { _ = q.SetWriteDeadline(time.Unix(1, 0)) })
 	var failed error
 	err := q.raw.Write(func(fd uintptr) bool {
-		if _, err := unix.Getpeername(int(fd)); err == nil {
+		if _, err := quickName(unix.SYS_GETPEERNAME, int(fd)); err == nil {
 			return true
 		}
-		code, err := unix.GetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_ERROR)
-		if err == nil && code != 0 {
-			err = unix.Errno(code)
-		}
-		failed = os.NewSyscallError("connect", err)
+		failed = os.NewSyscallError("connect", quickFault(int(fd)))
 		return failed != nil
 	})
 	if !stop() && ctx.Err() != nil {
@@ -174,11 +168,4 @@ func (q *quickConn) awaitConnected(ctx context.Context) error {
 	}
 	_ = q.SetWriteDeadline(time.Time{})
 	return err
-}
-
-func sockaddrOf(a netip.AddrPort) (family int, sa unix.Sockaddr) {
-	if ip := a.Addr().Unmap(); ip.Is4() {
-		return unix.AF_INET, &unix.SockaddrInet4{Port: int(a.Port()), Addr: ip.As4()}
-	}
-	return unix.AF_INET6, &unix.SockaddrInet6{Port: int(a.Port()), Addr: a.Addr().As16()}
 }

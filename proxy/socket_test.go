@@ -77,11 +77,10 @@ func TestDialTCPEndsInTime(t *testing.T) {
 	if err := unix.Listen(fd, 0); err != nil {
 		t.Fatal(err)
 	}
-	sa, err := unix.Getsockname(fd)
+	full, err := quickName(unix.SYS_GETSOCKNAME, fd)
 	if err != nil {
 		t.Fatal(err)
 	}
-	full := peerOf(sa)
 	first, err := dialAddr(t.Context(), full) // fills the queue
 	if err != nil {
 		t.Fatal(err)

@@ -26,6 +26,7 @@ func (s *Server) sweep() {
 			return
 		case <-tick.C:
 		}
+		s.closer.flush()
 		now := moment()
 		list = s.conns.list(list[:0])
 		for _, c := range list {

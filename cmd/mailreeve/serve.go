@@ -71,9 +71,11 @@ func newLogger(w io.Writer, c LogConfig, level *slog.LevelVar) *slog.Logger {
 	if l, err := c.level(); err == nil {
 		level.Set(l)
 	}
+	batch := &lineBatch{out: w}
 	options := &slog.HandlerOptions{Level: level}
+	var h slog.Handler = slog.NewTextHandler(batch, options)
 	if c.Format == "json" {
-		return slog.New(slog.NewJSONHandler(w, options))
+		h = slog.NewJSONHandler(batch, options)
 	}
-	return slog.New(slog.NewTextHandler(w, options))
+	return slog.New(batchHandler{h, batch})
 }
