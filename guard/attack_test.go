@@ -94,6 +94,36 @@ func TestKnownAddressesAreBounded(t *testing.T) {
 	}
 }
 
+// Where the server takes alice+anything for alice, one account has as many names
+// as its owner likes. They must not make us forget where other people live.
+func TestTheManyNamesOfOneAccountEvictEachOther(t *testing.T) {
+	p := newPlaces(100)
+	at := func(i int) netip.Prefix { return netip.PrefixFrom(netip.AddrFrom4([4]byte{10, byte(i), 0, 1}), 32) }
+	for i := range 60 {
+		p.add(fmt.Sprint("user", i), at(i), int64(i))
+	}
+	hers := netip.MustParsePrefix("192.0.2.1/32")
+	for i := range 2000 {
+		login := fmt.Sprint("alice+", i)
+		p.add(login, hers, int64(1000+i))
+		if p.familiarity(login, hers, int64(1000+i), time.Hour) != familiarAddress {
+			t.Fatalf("%s is forgotten at once", login)
+		}
+	}
+	for i := range 60 {
+		if login := fmt.Sprint("user", i); p.familiarity(login, at(i), 3000, time.Hour) != familiarAddress {
+			t.Errorf("%s is forgotten", login)
+		}
+	}
+	names := 0
+	for _, crowd := range p.crowds {
+		names += len(crowd)
+	}
+	if len(p.logins) != 100 || names != 100 || len(p.crowds) != 61 {
+		t.Errorf("%d logins, %d in %d networks; want 100 of both, in 61", len(p.logins), names, len(p.crowds))
+	}
+}
+
 // A network that has used half of its limit is taken for one attacker: what is
 // left of it may try half as often from one address. Who is at home there, and
 // who is elsewhere, has what he had.

@@ -226,6 +226,16 @@ func TestNobodyCanProvokeASuspension(t *testing.T) {
 			s.Errorf("suspended: %v", st.Suspended)
 		}
 	})
+	tell(t, nil, func(s *story) { // one account, whose server knows it by many names
+		for i := range 20 {
+			s.right(fmt.Sprintf("10.0.%d.1", i), fmt.Sprintf("mine+%d@example.test", i))
+			s.wrong(fmt.Sprintf("10.0.%d.1", i), fmt.Sprintf("mine+%d@example.test", i), "wrong")
+		}
+		s.guesses("192.0.2.1", "victim", 12)
+		if st := s.g.Status(); len(st.Suspended) != 0 || st.Bans != 1 {
+			s.Errorf("status: %+v", st)
+		}
+	})
 }
 
 func TestFailedDialsDeferBans(t *testing.T) {

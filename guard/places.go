@@ -1,6 +1,7 @@
 package guard
 
 import (
+	"math/rand/v2"
 	"net/netip"
 	"sync"
 	"time"
@@ -12,11 +13,19 @@ type places struct {
 	maxLogins int
 
 	mu     sync.Mutex
-	logins map[string][]place
+	logins map[string]homed
+	// crowds are the logins that were first seen in each network.
+	crowds map[netip.Prefix][]string
 	// addrs and nets are when any login last succeeded from there.
 	addrs map[netip.Prefix]int64
 	nets  map[netip.Prefix]int64
 	dirty map[string]struct{}
+}
+
+// A homed login has its places, and the network where it was first seen.
+type homed struct {
+	home   netip.Prefix
+	places []place
 }
 
 type place struct {
@@ -36,7 +45,8 @@ const (
 func newPlaces(maxLogins int) *places {
 	return &places{
 		maxLogins: maxLogins,
-		logins:    make(map[string][]place),
+		logins:    make(map[string]homed),
+		crowds:    make(map[netip.Prefix][]string),
 		addrs:     make(map[netip.Prefix]int64),
 		nets:      make(map[netip.Prefix]int64),
 		dirty:     make(map[string]struct{}),
@@ -49,11 +59,12 @@ func (p *places) add(login string, addr netip.Prefix, now int64) {
 	defer p.mu.Unlock()
 	p.dirty[login] = struct{}{}
 	p.seenLocked(addr, now)
-	list, known := p.logins[login]
-	if !known && len(p.logins) >= p.maxLogins {
-		p.evictLocked()
+	h, known := p.logins[login]
+	if !known {
+		p.enterLocked(login, []place{{addr, now}})
+		return
 	}
-	oldest := 0
+	list, oldest := h.places, 0
 	for i := range list {
 		if list[i].Addr == addr {
 			list[i].Last = now
@@ -67,7 +78,18 @@ func (p *places) add(login string, addr netip.Prefix, now int64) {
 		list[oldest] = place{addr, now}
 		return
 	}
-	p.logins[login] = append(list, place{addr, now})
+	h.places = append(list, place{addr, now})
+	p.logins[login] = h
+}
+
+// enterLocked adds a login with its places, of which it has one at least.
+func (p *places) enterLocked(login string, list []place) {
+	home := network(list[0].Addr.Addr())
+	if len(p.logins) >= p.maxLogins {
+		p.evictLocked(home)
+	}
+	p.logins[login] = homed{home, list}
+	p.crowds[home] = append(p.crowds[home], login)
 }
 
 func (p *places) seenLocked(addr netip.Prefix, at int64) {
@@ -95,23 +117,44 @@ func rememberKnown(m map[netip.Prefix]int64, k netip.Prefix, at int64, most int)
 	m[k] = max(have, at)
 }
 
-// evictLocked forgets the login of a few whose last success is longest ago.
-func (p *places) evictLocked() {
-	victim, oldest, n := "", int64(0), 0
-	for login, list := range p.logins {
-		last := int64(0)
-		for _, pl := range list {
-			last = max(last, pl.Last)
-		}
-		if n == 0 || last < oldest {
-			victim, oldest = login, last
+// evictLocked makes room for a login that is new in a network. Where a server
+// takes alice+anything for alice, one account is as many logins as its owner
+// likes: so the largest crowd loses one, of the newcomer's network and those of
+// a few logins, and of that crowd the one of a few whose last success is longest
+// ago.
+func (p *places) evictLocked(home netip.Prefix) {
+	n := 0
+	for _, h := range p.logins {
+		if len(p.crowds[h.home]) > len(p.crowds[home]) {
+			home = h.home
 		}
 		if n++; n == evictSample {
 			break
 		}
 	}
-	delete(p.logins, victim)
-	p.dirty[victim] = struct{}{}
+	crowd, victim, oldest := p.crowds[home], 0, int64(forever)
+	for range evictSample {
+		i := rand.IntN(len(crowd))
+		if last := p.logins[crowd[i]].last(); last < oldest {
+			victim, oldest = i, last
+		}
+	}
+	login, end := crowd[victim], len(crowd)-1
+	delete(p.logins, login)
+	p.dirty[login] = struct{}{}
+	crowd[victim] = crowd[end]
+	crowd[end] = ""
+	if p.crowds[home] = crowd[:end]; end == 0 {
+		delete(p.crowds, home)
+	}
+}
+
+// last is when the login last succeeded anywhere.
+func (h homed) last() (at int64) {
+	for _, pl := range h.places {
+		at = max(at, pl.Last)
+	}
+	return at
 }
 
 // familiarity tells how well a login knows an address.
@@ -119,7 +162,7 @@ func (p *places) familiarity(login string, addr netip.Prefix, now int64, within 
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	f, net := stranger, network(addr.Addr())
-	for _, pl := range p.logins[login] {
+	for _, pl := range p.logins[login].places {
 		if now-pl.Last >= within.Milliseconds() {
 			continue
 		}
@@ -142,7 +185,7 @@ func (p *places) everFrom(login string, addr netip.Prefix, now int64) bool {
 func (p *places) succeeded(login string) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return len(p.logins[login]) > 0
+	return len(p.logins[login].places) > 0
 }
 
 // knownAddress and knownNetwork tell whether any login succeeded there lately.
@@ -166,7 +209,7 @@ func (p *places) of(login string) []Place {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	var out []Place
-	for _, pl := range p.logins[login] {
+	for _, pl := range p.logins[login].places {
 		out = append(out, Place{Addr: pl.Addr, Last: time.UnixMilli(pl.Last)})
 	}
 	return out
@@ -180,7 +223,9 @@ func (p *places) load(login string, list []place, now int64) {
 		list[i].Last = min(list[i].Last, now)
 		p.seenLocked(list[i].Addr, list[i].Last)
 	}
-	p.logins[login] = list
+	if len(list) > 0 {
+		p.enterLocked(login, list)
+	}
 }
 
 // sweep forgets the addresses and networks without a success of late.
@@ -201,7 +246,7 @@ func (p *places) drain(f func(login string, list []place)) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for login := range p.dirty {
-		f(login, p.logins[login])
+		f(login, p.logins[login].places)
 	}
 	clear(p.dirty)
 }

@@ -4,6 +4,7 @@ import (
 	"maps"
 	"net/netip"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -87,13 +88,22 @@ func (tr *trouble) answered(t *try, ok bool, now int64) {
 			clear(u.pairs)
 			u.failing = 0
 		}
-		id := pairID{login, t.net}
+		id := pairID{account(login), t.net}
 		u.forget(id)
 		u.pairs[id] = pairOutcome{now, ok}
 		if !ok {
 			u.failing++
 		}
 	}
+}
+
+// account is the account that a login most likely belongs to. Whatever
+// plus-addressing says here, the server may take alice+anything for alice, and
+// then one account has as many familiar logins as its owner likes.
+func account(login string) string {
+	local, domain, _ := strings.Cut(login, "@")
+	base, _, _ := strings.Cut(local, "+")
+	return base + "@" + domain
 }
 
 func (u *upstream) forget(id pairID) {

@@ -212,7 +212,7 @@ func (g *Guard) hearDisallow(k string) {
 // login's places, nil if that was no news.
 func (p *places) learn(login string, pl place) []place {
 	p.mu.Lock()
-	known := slices.ContainsFunc(p.logins[login], func(have place) bool { return have.Addr == pl.Addr && have.Last >= pl.Last })
+	known := slices.ContainsFunc(p.logins[login].places, func(have place) bool { return have.Addr == pl.Addr && have.Last >= pl.Last })
 	_, dirty := p.dirty[login]
 	p.mu.Unlock()
 	if known {
@@ -224,15 +224,15 @@ func (p *places) learn(login string, pl place) []place {
 	if !dirty {
 		delete(p.dirty, login) // nobody needs to be told
 	}
-	return slices.Clone(p.logins[login])
+	return slices.Clone(p.logins[login].places)
 }
 
 // each calls f with every login's places.
 func (p *places) each(f func(login string, list []place)) {
 	p.mu.Lock()
 	all := make(map[string][]place, len(p.logins))
-	for login, list := range p.logins {
-		all[login] = slices.Clone(list)
+	for login, h := range p.logins {
+		all[login] = slices.Clone(h.places)
 	}
 	p.mu.Unlock()
 	for login, list := range all {
