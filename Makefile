@@ -5,13 +5,16 @@ FUZZTIME    ?= 5m
 SOAK        ?= 1h
 STATICCHECK ?= honnef.co/go/tools/cmd/staticcheck@v0.8.2
 GOVULNCHECK ?= golang.org/x/vuln/cmd/govulncheck@v1.1.4
+NFPM        ?= github.com/goreleaser/nfpm/v2/cmd/nfpm@v2.43.0
+VERSION     ?= $(shell git describe --tags --dirty 2>/dev/null | sed 's/^v//' | grep . || git log -1 --date=format:%Y%m%d --format=0~git%cd.%h)
+MAINTAINER  ?= $(shell git config user.name) <$(shell git config user.email)>
 TOOLS       := $(shell go env GOPATH)/bin
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-build: ## build ./mailreeve
-	go build -trimpath -o mailreeve ./cmd/mailreeve
+build: ## build ./mailreeve, static, without debug information
+	CGO_ENABLED=0 go build -trimpath -ldflags='-w -X main.release=$(VERSION)' -o mailreeve ./cmd/mailreeve
 
 run: ## run the demo: an embedded mail server, mailreeve in front, an attack
 	go run ./cmd/mailreeve demo
@@ -44,8 +47,11 @@ fleet: ## three proxies behind HAProxy, Valkey or Redis with Sentinels, on this 
 fleet-table: ## measure the shared store for the table in docs/fleet.md (FLEET_BANS=100000 for less than a million)
 	go test -run '^$$' -bench Fleet -benchtime 1x -timeout 30m ./guard
 
-install: build ## install the program under PREFIX, for root's use
-	install -D -m 0755 mailreeve $(DESTDIR)$(PREFIX)/bin/mailreeve
-	install -D -m 0644 config.toml.example $(DESTDIR)$(PREFIX)/share/doc/mailreeve/config.toml.example
+install: ## install what was built with its unit, user, manual and completions under PREFIX, as root
+	PREFIX=$(PREFIX) DESTDIR=$(DESTDIR) deploy/install.sh
 
-.PHONY: help build run test check fuzz bench clients soak fleet fleet-table install
+package: build ## make dist/mailreeve_VERSION_ARCH.deb
+	rm -rf dist/root && PREFIX=/usr DESTDIR=dist/root HERE='env GOOS= GOARCH= go run ./cmd/mailreeve' deploy/install.sh
+	go install $(NFPM) && VERSION='$(VERSION)' MAINTAINER='$(MAINTAINER)' GOARCH=$$(go env GOARCH) $(TOOLS)/nfpm package -f deploy/package/nfpm.yaml -p deb -t dist
+
+.PHONY: help build run test check fuzz bench clients soak fleet fleet-table install package

@@ -106,3 +106,18 @@ func found(t *testing.T, file, pattern string) []string {
 	slices.Sort(names)
 	return slices.Compact(names)
 }
+
+// TestManualPage keeps the manual page's commands and the program's equal.
+func TestManualPage(t *testing.T) {
+	page, err := os.ReadFile("../../deploy/package/mailreeve.8")
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := ".Bl -tag -width completion\n"
+	for _, v := range verbs() {
+		want += ".It Cm " + v.name + "\n" + strings.ToUpper(v.summary[:1]) + v.summary[1:] + ".\n"
+	}
+	if want += ".El\n"; !strings.Contains(string(page), want) {
+		t.Errorf("the manual page's list of commands is not\n%s", want)
+	}
+}

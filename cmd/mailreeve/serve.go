@@ -36,6 +36,7 @@ func serveVerb(*flag.FlagSet) action {
 			"listeners", len(c.Listeners), "admin", c.Admin.Socket, "metrics", c.Admin.Metrics)
 		tellSystemd(log, sd.SdNotifyReady)
 		go keepMemory(ctx)
+		go d.keepWatchdog(ctx)
 		d.obey(ctx, hup)
 		tellSystemd(log, sd.SdNotifyStopping)
 		log.Info("draining", "at_most", c.Timeouts.Drain.String())
@@ -56,13 +57,6 @@ func (d *daemon) obey(ctx context.Context, hup <-chan os.Signal) {
 			_ = d.reload() // It has logged how it went.
 			tellSystemd(d.log, sd.SdNotifyReady)
 		}
-	}
-}
-
-// tellSystemd reports a state where systemd started us, else does nothing.
-func tellSystemd(log *slog.Logger, state string) {
-	if _, err := sd.SdNotify(false, state); err != nil {
-		log.Warn("systemd could not be notified", "state", state, "error", err)
 	}
 }
 

@@ -18,6 +18,10 @@ type version struct {
 	Platform string `json:"platform"`
 }
 
+// release is the version that the linker was given, as `make build` does; ""
+// leaves it to what the Go tool knows.
+var release string
+
 // buildVersion reads what the Go tool wrote into the binary.
 func buildVersion() version {
 	v := version{
@@ -29,7 +33,10 @@ func buildVersion() version {
 	if !ok {
 		return v
 	}
-	if info.Main.Version != "" {
+	switch {
+	case release != "":
+		v.Version = release
+	case info.Main.Version != "":
 		v.Version = info.Main.Version
 	}
 	for _, s := range info.Settings {
