@@ -65,9 +65,8 @@ func (g *Guard) enforce(k sentenceKey, r *rule, t *total, now time.Time) *Ban {
 		return nil
 	}
 	s.soft = k.kind == banned && k.key.kind == byAddress && g.places.knownAddress(k.key.prefix, now.UnixMilli())
-	s.evidence = ""
-	g.enforceLocked(s)
-	change, line := s.change(BanAdded), s.ban(false)
+	g.sentences.put(s)
+	change, line := s.change(BanAdded), s.ban()
 	g.mu.Unlock()
 	g.announce(k, change)
 	return &line
@@ -88,7 +87,8 @@ func (g *Guard) prove(k sentenceKey, points []cleared, line *Ban, now time.Time)
 	defer g.changes.Unlock()
 	g.mu.Lock()
 	if s := g.sentences.get(k); s != nil && s.since == line.Since.UnixMilli() {
-		s.evidence, s.score = evidence(marks), sum
+		s.reason, s.evidence, s.score = line.Reason, evidence(marks), sum
+		g.sentences.put(s)
 		line.Score = max(line.Score, sum.float())
 		records = append(records, s.record())
 	}
@@ -114,31 +114,6 @@ func (g *Guard) exempt(k key, now time.Time) bool {
 		return false
 	}
 	return g.index.allowedAll(k.prefix, now.UnixMilli())
-}
-
-// enforceLocked puts an active sentence into the tables.
-func (g *Guard) enforceLocked(s *sentence) {
-	g.sentences.put(s)
-	g.indexLocked(s)
-}
-
-func (g *Guard) indexLocked(s *sentence) {
-	if s.kind == banned && !s.simulated {
-		g.index.set(s.key.prefix, s.scope, newBanEnd(s.until, s.soft))
-	}
-}
-
-// liftLocked takes a sentence out of the tables that are asked. The
-// configuration's own block of the same network stays.
-func (g *Guard) liftLocked(s *sentence) {
-	if s.kind != banned || s.simulated {
-		return
-	}
-	if s.scope == "all" && g.blocked[s.key.prefix] {
-		g.index.set(s.key.prefix, s.scope, newBanEnd(forever, false))
-		return
-	}
-	g.index.remove(s.key.prefix, s.scope)
 }
 
 // change gives the change that a ban makes.
@@ -216,14 +191,14 @@ func (g *Guard) order(k sentenceKey, r *rule, now time.Time, reason string) (Ban
 	s := g.sentences.pronounce(k, r, &total{}, now.UnixMilli(), rand.Float64())
 	if s == nil {
 		s = g.sentences.get(k)
-		b := s.ban(false)
+		b := s.ban()
 		g.mu.Unlock()
 		g.changes.Unlock()
 		return b, g.writer.put()
 	}
-	s.cause, s.evidence = &cause{r.name, reason, r.written}, ""
-	g.enforceLocked(s)
-	change, rec, b := s.change(BanAdded), s.record(), s.ban(false)
+	s.reason = reason
+	g.sentences.put(s)
+	change, rec, b := s.change(BanAdded), s.record(), s.ban()
 	g.mu.Unlock()
 	written := g.writer.put(rec)
 	g.announce(k, change)
@@ -243,43 +218,37 @@ func (g *Guard) expire(now int64) {
 	}
 }
 
-// expireBatch is how many sentences end before a new one may begin.
-const expireBatch = 256
-
-func (g *Guard) expireSome(now int64) (more bool) {
+// expireSome sees to some of what is due, and tells whether there was any.
+func (g *Guard) expireSome(now int64) bool {
 	g.changes.Lock()
 	defer g.changes.Unlock()
-	for range expireBatch {
-		g.mu.Lock()
-		if len(g.sentences.due) == 0 || g.sentences.due[0].next() > now {
-			g.mu.Unlock()
-			return false
-		}
-		s := g.sentences.due[0]
+	var ended []sentence
+	var forgotten []record
+	g.mu.Lock()
+	list := g.sentences.next(now)
+	for i := range list {
+		s := &list[i]
 		if !s.active {
-			g.sentences.drop(s)
-			g.mu.Unlock()
-			g.writer.keep(record{bucket: bucketBans, key: s.storeKey()}) // a shared store forgets by itself
+			g.sentences.drop(s.sentenceKey)
+			forgotten = append(forgotten, record{bucket: bucketBans, key: s.storeKey()})
 			continue
 		}
 		s.active = false
-		g.liftLocked(s)
 		g.sentences.put(s) // its next change is another
-		change, line := s.change(BanRemoved), s.ban(false)
-		g.mu.Unlock()
+		ended = append(ended, *s)
+	}
+	g.mu.Unlock()
+	g.writer.keep(forgotten...) // a shared store forgets by itself
+	for i := range ended {
+		s, line := &ended[i], ended[i].ban()
 		g.stats.falseBans.ended(line.Prefix, now)
-		g.announce(s.sentenceKey, change)
+		g.announce(s.sentenceKey, s.change(BanRemoved))
 		g.logUnban(&line, "ended")
 	}
-	return true
+	return len(list) > 0
 }
 
 // bannedAnywhere tells whether an address is banned in any scope.
 func (g *Guard) bannedAnywhere(p netip.Prefix, now int64) bool {
-	for _, s := range *g.index.scopes.Load() {
-		if g.index.lookup(p.Addr(), now, s.name) != 0 {
-			return true
-		}
-	}
-	return false
+	return g.index.lookup(p.Addr(), now) != 0
 }

@@ -81,7 +81,7 @@ func BenchmarkTrackedAddress(b *testing.B) {
 func BenchmarkLoad(b *testing.B) {
 	const n = 1_000_000
 	dir := b.TempDir()
-	store, _, err := openBolt(dir, &loader{})
+	store, _, err := openBolt(dir, func(string, []byte, []byte) {})
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -91,7 +91,7 @@ func BenchmarkLoad(b *testing.B) {
 	for i := range n {
 		s := &sentence{
 			sentenceKey: sentenceKey{banned, key{kind: byAddress, prefix: w.address(banAddr(i))}, "auth", false},
-			cause:       &cause{rule: "authentication", limit: "10/1h"}, since: now, until: forever, forget: forever, repeats: 1, active: true,
+			cause:       cause{rule: "authentication", limit: "10/1h"}, since: now, until: forever, forget: forever, repeats: 1, active: true,
 		}
 		batch = append(batch, s.record())
 		if len(batch) == 50_000 {

@@ -224,9 +224,16 @@ func (s *sentence) flags() (flags byte) {
 
 // decode reads a sentence back. Its evidence stays encoded until it is asked
 // for. s is to be a new one; after an error it is of no use.
-func (s *sentence) decode(key, value []byte, intern func([]byte) string) (err error) {
+func (s *sentence) decode(key, value []byte, intern func([]byte) string) error {
+	evidence, err := s.decodeHead(key, value, intern)
+	s.evidence = string(evidence)
+	return err
+}
+
+// decodeHead reads a sentence back but for its evidence, and gives that.
+func (s *sentence) decodeHead(key, value []byte, intern func([]byte) string) (evidence []byte, err error) {
 	if s.sentenceKey, err = decodeSentenceKey(key, intern); err != nil {
-		return err
+		return nil, err
 	}
 	d := decoder{b: value}
 	d.version()
@@ -237,12 +244,12 @@ func (s *sentence) decode(key, value []byte, intern func([]byte) string) (err er
 	s.forget = d.ending(s.until)
 	s.repeats = int32(d.upTo(math.MaxInt32))
 	s.score = milli(d.varint())
-	s.cause = &cause{rule: d.text(maxName, intern), limit: d.text(maxName, intern), reason: d.text(maxReason, intern)}
+	s.cause = cause{rule: d.text(maxName, intern), limit: d.text(maxName, intern)}
+	s.reason = d.text(maxReason, intern)
 	if d.bad || flags&^knownFlags != 0 {
-		return errRecord
+		return nil, errRecord
 	}
-	s.evidence = string(d.b)
-	return nil
+	return d.b, nil
 }
 
 // decodeJSON reads a value of this version.

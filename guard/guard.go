@@ -39,6 +39,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net/netip"
 	"slices"
 	"strings"
@@ -160,15 +161,16 @@ func Open(cfg Config, opt Options) (*Guard, error) {
 	set := newSettings(cfg, &opt)
 	g := &Guard{
 		log: opt.Log, clock: newClock(opt.Now), hashKey: hashKey, storeConfig: opt.Store,
-		index: newIndex(set.widths), queues: newQueues(), places: newPlaces(cfg.MaxLogins),
+		queues: newQueues(), places: newPlaces(cfg.MaxLogins),
 		guesses: newGuesses(), pace: newPace(), trouble: newTrouble(), stats: newStats(),
 		quit: make(chan struct{}), kept: make(chan struct{}),
-		sentences: newSentences(), blocked: make(map[netip.Prefix]bool),
+		sentences: newSentences(set.widths), blocked: make(map[netip.Prefix]bool),
 		allowLists: allowLists{allows: make(map[string]Allowed), opened: make(map[string]int64)},
 	}
 	if g.log == nil {
 		g.log = slog.Default()
 	}
+	g.index = newIndex(g.sentences.roll)
 	g.set.Store(set)
 	g.memory = newMemoryLedger(tableBounds{cfg.MaxAddresses, cfg.MaxNetworks, cfg.MaxLogins}, g.places.succeeded)
 	g.ledger = g.memory
@@ -186,14 +188,18 @@ func Open(cfg Config, opt Options) (*Guard, error) {
 // open loads the store. Its records come before there is a writer to write to,
 // so what the load wants written waits.
 func (g *Guard) open(c StoreConfig) error {
-	load := &loader{g: g, now: g.clock.now().UnixMilli(), names: make(map[string]string), causes: make(map[cause]*cause)}
-	backend, recovered, err := openBackend(c, load)
+	load := &loader{g: g, now: g.clock.now().UnixMilli(), names: make(map[string]string)}
+	disk, recovered, err := openBackend(c, load.take)
 	if err != nil {
 		return err
 	}
-	g.sentences.loaded()
 	g.recovered = recovered
-	g.writer = newWriter(backend, g.log)
+	if disk == nil {
+		g.writer = newWriter(nil, g.log)
+	} else {
+		g.writer = newWriter(disk, g.log)
+		g.writer.disk = disk
+	}
 	if c.Kind == "valkey" {
 		if err := g.joinFleet(c); err != nil {
 			return errors.Join(err, g.writer.close())
@@ -203,8 +209,7 @@ func (g *Guard) open(c StoreConfig) error {
 		g.log.Error("the store has records that this version does not know; they are ignored", "records", load.unknown)
 	}
 	if recovered != "" {
-		g.log.Error("the store was damaged; what could be read was saved", "store", recovered, "records", load.n)
-		g.rewrite()
+		g.log.Error("the store was damaged; what could be read was saved", "store", recovered)
 	}
 	g.writer.keep(load.stale...)
 	return nil
@@ -214,21 +219,16 @@ func (g *Guard) open(c StoreConfig) error {
 func (g *Guard) configure(set *settings, opt *Options) {
 	g.reallow(func() {
 		g.config = configured(&set.cfg, opt)
-		for p := range g.blocked {
-			delete(g.blocked, p)
-			if s := g.sentences.get(sentenceKey{banned, banKey(set, p), "all", false}); s == nil || !s.active {
-				g.index.remove(p, "all")
-			}
-		}
+		clear(g.blocked)
 		for _, text := range set.cfg.BlockedIP {
 			p, err := ParsePrefix(text)
 			if err != nil {
 				continue // Validate has refused it
 			}
-			p = banKey(set, p).prefix
-			g.blocked[p] = true
-			g.index.set(p, "all", newBanEnd(forever, false))
+			g.blocked[banKey(set, p).prefix] = true
 		}
+		g.index.block(slices.Collect(maps.Keys(g.blocked)))
+		g.sentences.watchCrowds(&g.mu, set.cfg.WidenAfter > 0)
 	})
 }
 

@@ -107,11 +107,7 @@ func (g *Guard) Collect(ch chan<- prometheus.Metric) {
 func (g *Guard) activeBans() map[banLabel]int {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	out := make(map[banLabel]int, len(g.sentences.counts))
-	for l, n := range g.sentences.counts {
-		out[l] = *n
-	}
-	return out
+	return g.sentences.counts()
 }
 
 func boolLabel(b bool) string {

@@ -9,48 +9,9 @@ import (
 	"time"
 )
 
-// Bans lists bans.
-func (g *Guard) Bans(f BanFilter) []Ban {
-	now := g.clock.now().UnixMilli()
-	kind := cmp.Or(f.Kind, "ban")
-	var out []Ban
-	g.mu.Lock()
-	g.sentences.walk(&g.mu, func(s *sentence) {
-		if s.active && s.until > now && (kind == "any" || s.kind.String() == kind) &&
-			(f.Scope == "" || s.scope == f.Scope) && (f.Rule == "" || s.rule == f.Rule) &&
-			(!f.Within.IsValid() || covers(f.Within, s.key.prefix)) {
-			out = append(out, s.ban(f.Evidence))
-		}
-	})
-	g.mu.Unlock()
-	sortBans(out, f.Sort)
-	return out
-}
-
 // covers tells whether one network holds all of another.
 func covers(wide, narrow netip.Prefix) bool {
 	return narrow.IsValid() && wide.Bits() <= narrow.Bits() && wide.Contains(narrow.Addr())
-}
-
-func sortBans(bans []Ban, by string) {
-	end := func(b *Ban) int64 {
-		if b.Forever() {
-			return forever
-		}
-		return b.Until.UnixMilli()
-	}
-	slices.SortFunc(bans, func(a, b Ban) int {
-		target := cmp.Or(a.Prefix.Compare(b.Prefix), strings.Compare(a.Target, b.Target), strings.Compare(a.Scope, b.Scope))
-		switch by {
-		case "since":
-			return cmp.Or(a.Since.Compare(b.Since), target)
-		case "target":
-			return target
-		case "rule":
-			return cmp.Or(strings.Compare(a.Rule, b.Rule), target)
-		}
-		return cmp.Or(cmp.Compare(end(&a), end(&b)), target)
-	})
 }
 
 // AddBan bans an address or network by hand, at once and across restarts. A
@@ -131,28 +92,26 @@ func banKey(set *settings, p netip.Prefix) key {
 func (g *Guard) lift(choose func(lift func(*sentence)), history bool) Removed {
 	var out Removed
 	var records []record
-	g.changes.Lock()
 	var changes []Change
+	g.changes.Lock()
 	g.mu.Lock()
 	choose(func(s *sentence) {
-		k := s.sentenceKey
 		if s.active {
-			out.Bans = append(out.Bans, s.ban(false))
-			s.active = false
-			g.liftLocked(s)
-			if k.kind == banned && !k.simulated {
+			out.Bans = append(out.Bans, s.ban())
+			if s.kind == banned && !s.simulated {
 				changes = append(changes, s.change(BanRemoved))
 			}
 		} else {
 			out.History++
 		}
 		if history {
-			g.sentences.drop(s)
-			records = append(records, record{bucket: bucketBans, key: k.storeKey()})
-		} else {
-			g.sentences.put(s)
-			records = append(records, s.record())
+			g.sentences.drop(s.sentenceKey)
+			records = append(records, record{bucket: bucketBans, key: s.storeKey()})
+			return
 		}
+		// The record stays: another is about to take its place.
+		s.active = false
+		g.sentences.put(s)
 	})
 	g.mu.Unlock()
 	written := g.writer.put(records...)
@@ -209,21 +168,28 @@ func (g *Guard) Unban(r UnbanRequest) (Removed, error) {
 
 // wider lists the bans and refusals that still cover a network.
 func (g *Guard) wider(p netip.Prefix, now time.Time) []Ban {
-	var out []Ban
+	var found []sentence
+	var blocked []Ban
 	g.mu.Lock()
-	defer g.mu.Unlock()
 	g.sentences.walk(&g.mu, func(s *sentence) {
 		if (s.kind == banned || s.kind == refused) && s.active && s.until > now.UnixMilli() && s.key.prefix != p && covers(s.key.prefix, p) {
-			out = append(out, s.ban(false))
+			found = append(found, *s)
 		}
 	})
 	for b := range g.blocked {
 		if covers(b, p) {
-			out = append(out, Ban{Target: printPrefix(b), Kind: banned.String(), Prefix: b, Scope: "all", Rule: blockedRule})
+			blocked = append(blocked, blockedBan(b))
 		}
 	}
+	g.mu.Unlock()
+	out := append(g.explain(found, false), blocked...)
 	sortBans(out, "")
 	return out
+}
+
+// blockedBan is what the configuration blocks, as operators see it.
+func blockedBan(p netip.Prefix) Ban {
+	return Ban{Target: printPrefix(p), Kind: banned.String(), Prefix: p, Scope: "all", Rule: blockedRule}
 }
 
 // Logins lists the logins that are guarded.
@@ -266,19 +232,21 @@ func (g *Guard) Why(target string) (Why, error) {
 		}
 		return true
 	})
+	var inForce, past []sentence
+	var blocked []Ban
 	g.mu.Lock()
 	g.sentences.walk(&g.mu, func(s *sentence) {
 		switch {
 		case !about(s.key):
 		case s.active && s.until > now.UnixMilli():
-			w.Bans = append(w.Bans, s.ban(true))
+			inForce = append(inForce, *s)
 		case s.forget > now.UnixMilli():
-			w.Past = append(w.Past, s.ban(true))
+			past = append(past, *s)
 		}
 	})
 	for b := range g.blocked {
 		if p.IsValid() && covers(b, p) {
-			w.Bans = append(w.Bans, Ban{Target: printPrefix(b), Kind: banned.String(), Prefix: b, Scope: "all", Rule: blockedRule})
+			blocked = append(blocked, blockedBan(b))
 		}
 	}
 	for _, a := range g.entries() {
@@ -287,6 +255,8 @@ func (g *Guard) Why(target string) (Why, error) {
 		}
 	}
 	g.mu.Unlock()
+	w.Bans = append(append(w.Bans, g.explain(inForce, true)...), blocked...)
+	w.Past = g.explain(past, true)
 	seen := make(map[key]bool)
 	for _, k := range keys {
 		if !seen[k] {
@@ -342,15 +312,15 @@ func (g *Guard) Status() Status {
 	set := g.set.Load()
 	s := Status{ByRule: make(map[string]int), DryRun: set.cfg.DryRun, BansTotal: g.stats.bansTotal(), Waiting: g.queues.waiting()}
 	g.mu.Lock()
-	for l, n := range g.sentences.counts {
+	for l, n := range g.sentences.counts() {
 		switch {
 		case l.simulated:
-			s.Simulated += *n
+			s.Simulated += n
 		case l.kind == guarded:
-			s.Guarded += *n
+			s.Guarded += n
 		case l.kind == banned:
-			s.Bans += *n
-			s.ByRule[l.rule] += *n
+			s.Bans += n
+			s.ByRule[l.rule] += n
 		}
 	}
 	records := g.sentences.len()

@@ -75,6 +75,9 @@ type Ban struct {
 	Score  float64  `json:"score,omitempty"`
 	Limit  string   `json:"limit,omitempty"`
 	Events []Scored `json:"events,omitempty"`
+	// Missing says why Reason and Events are not there although there were
+	// some; "" mostly.
+	Missing string `json:"missing,omitempty"`
 }
 
 // Forever tells that the ban has no end.

@@ -10,18 +10,10 @@ import (
 type loader struct {
 	g       *Guard
 	now     int64
-	n       int
 	unknown int
 	names   map[string]string
-	causes  map[cause]*cause
-	stale   []record   // to be deleted
-	slab    []sentence // room for the next
+	stale   []record // to be deleted
 }
-
-// slabSize is how many sentences of the store are allocated at a time: a
-// million single allocations are most of a start's time. The few that outlive
-// the others of their slab keep at most 6 KiB.
-const slabSize = 32
 
 // intern gives a text, the same one for equal texts: a million bans share a
 // few rules and scopes.
@@ -36,21 +28,8 @@ func (l *loader) intern(b []byte) string {
 	return s
 }
 
-// share gives a cause, the same one for equal causes.
-func (l *loader) share(c cause) *cause {
-	have := l.causes[c]
-	if have == nil {
-		have = &c
-		if len(l.causes) < 10000 {
-			l.causes[c] = have
-		}
-	}
-	return have
-}
-
 // take takes one record.
 func (l *loader) take(bucket string, key, value []byte) {
-	l.n++
 	var err error
 	switch bucket {
 	case bucketBans:
@@ -81,20 +60,12 @@ func (l *loader) take(bucket string, key, value []byte) {
 // takeSentence takes a ban. If the clock has gone back since it was written,
 // the ban lasts as long from now as it was to last from its start.
 func (l *loader) takeSentence(key, value []byte) error {
-	if len(l.slab) == 0 {
-		l.slab = make([]sentence, slabSize)
-	}
-	s := &l.slab[0]
-	if err := s.decode(key, value, l.intern); err != nil {
-		*s = sentence{}
+	var s sentence
+	evidence, err := s.decodeHead(key, value, l.intern)
+	if err != nil {
 		return err
 	}
-	if l.g.sentences.get(s.sentenceKey) != nil {
-		l.n--
-		*s = sentence{}
-		return nil
-	}
-	s.cause = l.share(*s.cause)
+	s.stored = len(evidence) > 0
 	if s.since > l.now {
 		back := s.since - l.now
 		s.since = l.now
@@ -109,23 +80,10 @@ func (l *loader) takeSentence(key, value []byte) error {
 	}
 	if !s.active && s.forget <= l.now {
 		l.stale = append(l.stale, record{bucket: bucketBans, key: string(key)})
-		*s = sentence{}
 		return nil
 	}
-	l.slab = l.slab[1:]
-	l.g.sentences.load(s)
-	if s.active {
-		l.g.indexLocked(s)
-	}
+	l.g.sentences.put(&s)
 	return nil
-}
-
-// expect makes room for the bans of a store, before they come.
-func (l *loader) expect(bucket string, n int) {
-	if bucket == bucketBans {
-		l.g.sentences.expect(n)
-		l.g.index.expect = n
-	}
 }
 
 func (l *loader) takeEntry(key, value []byte) error {
@@ -294,28 +252,4 @@ func (g *Guard) flush() {
 		}
 		g.writer.put(r)
 	})
-}
-
-// rewrite hands everything to the writer, after a store had to be made anew.
-func (g *Guard) rewrite() {
-	g.mu.Lock()
-	g.sentences.walk(&g.mu, func(s *sentence) { g.writer.keep(s.record()) })
-	g.mu.Unlock()
-	g.memory.mu.Lock()
-	for k := range g.memory.entries {
-		g.memory.dirty[k] = struct{}{}
-	}
-	for login := range g.memory.trickles {
-		g.memory.dirtyTrickles[login] = struct{}{}
-	}
-	g.memory.mu.Unlock()
-	g.places.mu.Lock()
-	for login := range g.places.logins {
-		g.places.dirty[login] = struct{}{}
-	}
-	g.places.mu.Unlock()
-	for k, a := range g.allows {
-		g.writer.put(record{bucket: bucketAllow, key: k, value: encodeJSON(a)})
-	}
-	g.flush()
 }

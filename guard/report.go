@@ -113,7 +113,7 @@ func (g *Guard) cut(o *Origin, now time.Time) Decision {
 // simulatedRule gives the rule that would ban the address in the origin's
 // scope, were it not for a dry run.
 func (g *Guard) simulatedRule(set *settings, o *Origin, now time.Time) string {
-	if g.sentences.simulated.Load() == 0 {
+	if g.sentences.roll.classes.simulated.Load() == 0 {
 		return ""
 	}
 	g.mu.Lock()

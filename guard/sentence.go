@@ -12,27 +12,21 @@ import (
 // while as history, so that a repeat lasts longer.
 type sentence struct {
 	sentenceKey
-	*cause
+	cause
 	since, until int64 // until: forever is math.MaxInt64
 	forget       int64 // when the history ends
 	score        milli
-	// evidence is a list of Scored as encodeEvidence gives it, "" if there is
-	// none. It is decoded only when somebody asks.
-	evidence string
+	// reason and evidence are set while a sentence is on its way to the store,
+	// or has been read from there; stored tells that it has any. evidence is a
+	// list of Scored as encodeEvidence gives it.
+	reason, evidence string
 
 	repeats int32 // how manieth it is
-	place   int32 // in the heap
+	place   int32 // in the heap of those on logins
+	stored  bool
 	soft    bool
 	manual  bool
 	active  bool
-	counted bool
-}
-
-// A cause is what led to a sentence. It is not changed once made: a million
-// bans share a few.
-type cause struct {
-	rule, reason string
-	limit        string // as written
 }
 
 // A sentenceKey names a sentence: there is one at a time of each kind, key and
@@ -54,8 +48,16 @@ func (s *sentence) next() int64 {
 	return s.forget
 }
 
-// ban gives the sentence as operators see it.
-func (s *sentence) ban(evidence bool) Ban {
+// kept gives what stays in memory of the sentence.
+func (s *sentence) kept() sentence {
+	k := *s
+	k.stored = k.stored || k.reason != "" || k.evidence != ""
+	k.reason, k.evidence = "", ""
+	return k
+}
+
+// ban gives the sentence as operators see it, without its evidence.
+func (s *sentence) ban() Ban {
 	b := Ban{
 		Target: s.key.String(), Kind: s.kind.String(), Prefix: s.key.prefix, Login: s.key.login,
 		Scope: s.scope, Rule: s.rule, Reason: s.reason, Since: time.UnixMilli(s.since),
@@ -63,9 +65,6 @@ func (s *sentence) ban(evidence bool) Ban {
 	}
 	if s.until != forever {
 		b.Until = time.UnixMilli(s.until)
-	}
-	if evidence {
-		b.Events = s.events()
 	}
 	return b
 }
@@ -108,12 +107,12 @@ func (ss *sentences) pronounce(k sentenceKey, r *rule, t *total, now int64, rand
 	if s.active && s.until > now {
 		return nil
 	}
-	ss.uncount(s) // it ended a moment ago, and was another rule's
 	if s.forget <= now {
 		s.repeats = 0
 	}
 	s.repeats++
-	s.cause, s.manual = r.cause(t), false
+	s.cause, s.reason = r.cause(t)
+	s.evidence, s.stored, s.manual = "", false, r.name == manualRule
 	s.since, s.score = now, t.sum
 	s.term(now, length(r.first, r.max, r.growth, int(s.repeats), random))
 	return s
@@ -121,13 +120,12 @@ func (ss *sentences) pronounce(k sentenceKey, r *rule, t *total, now int64, rand
 
 // cause gives the cause of a sentence: the rule, and its limit as it is written
 // or, if the network's deeds have lowered it, as it was.
-func (r *rule) cause(t *total) *cause {
-	c := &cause{rule: r.name, limit: r.written}
+func (r *rule) cause(t *total) (c cause, reason string) {
 	if t.limit > 0 && t.limit < r.limit {
-		c.limit = Limit{t.limit.float(), Duration(r.period)}.String()
-		c.reason = "half of " + r.written + ", for its network has used half of its own limit"
+		lowered := Limit{t.limit.float(), Duration(r.period)}.String()
+		return cause{r.name, lowered}, "half of " + r.written + ", for its network has used half of its own limit"
 	}
-	return c
+	return cause{r.name, r.written}, ""
 }
 
 // term sets the sentence's end and the end of its history.

@@ -106,7 +106,7 @@ func (g *Guard) succeed(set *settings, t *try, now time.Time) {
 
 // tarpit gives for how long a refusal is held back.
 func (g *Guard) tarpit(set *settings, t *try, now time.Time) time.Duration {
-	if g.sentences.strict.Load() == 0 {
+	if g.sentences.roll.classes.strict.Load() == 0 {
 		return set.cfg.Tarpit.Std()
 	}
 	g.mu.Lock()

@@ -90,9 +90,9 @@ func (g *Guard) standing(set *settings, t *try, now time.Time, simulated, may bo
 // that is so for nearly all of them, several times each.
 func (g *Guard) clear(t *try, now time.Time, simulated bool) bool {
 	if simulated {
-		return g.sentences.simulated.Load() == 0
+		return g.sentences.roll.classes.simulated.Load() == 0
 	}
-	return g.sentences.strict.Load() == 0 &&
+	return g.sentences.roll.classes.strict.Load() == 0 &&
 		(t.allowed || g.index.lookup(t.o.Addr, now.UnixMilli(), "all", t.o.Scope, t.o.Listener, "auth") == 0)
 }
 
@@ -172,7 +172,7 @@ func (g *Guard) coveringLocked(a netip.Addr, scope string, now int64, simulated 
 	if simulated || g.index.lookup(a, now, scope) == 0 {
 		return nil
 	}
-	for bits := a.BitLen(); bits >= 0; bits-- {
+	for bits := a.BitLen(); bits > 0; bits-- {
 		p, _ := a.Prefix(bits)
 		for _, kind := range []keyKind{byAddress, byNetwork} {
 			if s := g.sentences.active(sentenceKey{banned, key{kind: kind, prefix: p}, scope, false}, now); s != nil {
@@ -180,7 +180,7 @@ func (g *Guard) coveringLocked(a netip.Addr, scope string, now int64, simulated 
 			}
 		}
 	}
-	return &sentence{cause: &cause{rule: blockedRule}} // by configuration
+	return &sentence{cause: cause{rule: blockedRule}} // by configuration
 }
 
 // blockedRule is the rule that blocked-ip in the configuration goes by, and

@@ -33,19 +33,15 @@ type backend interface {
 	close() error
 }
 
-// A taker is given what a store holds when it is opened: how many records a
-// bucket has, where that is known, and every sound record. Of a damaged store it
-// may be given a record twice, and takes it once. Key and value are
-// only valid during the call.
-type taker interface {
-	expect(bucket string, n int)
-	take(bucket string, key, value []byte)
-}
+// A taker is given every sound record that a store holds when it is opened. Of
+// a damaged store it may be given a record twice. Key and value are only valid
+// during the call.
+type taker func(bucket string, key, value []byte)
 
-// openBackend opens what the configuration names. Every record that it holds
-// is given to into first. recovered is not empty if a damaged store had to be
-// put aside; it says where it is and what was saved.
-func openBackend(c StoreConfig, into taker) (b backend, recovered string, err error) {
+// openBackend opens what the configuration names; it is nil if nothing is kept.
+// Every record that it holds is given to into first. recovered is not empty if a
+// damaged store had to be put aside; it says where it is and what was saved.
+func openBackend(c StoreConfig, into taker) (b *boltBackend, recovered string, err error) {
 	switch c.Kind {
 	case "memory", "":
 		return nil, "", nil
@@ -60,7 +56,9 @@ func openBackend(c StoreConfig, into taker) (b backend, recovered string, err er
 // last is written, so what waits is bounded by the number of keys.
 type writer struct {
 	backend backend
-	log     *slog.Logger
+	// disk is the backend if what is in it can be read; nil without a store.
+	disk *boltBackend
+	log  *slog.Logger
 	// share, unless nil, is told of what is put, and may give a channel that is
 	// waited for instead of ours.
 	share func([]record) <-chan struct{}
@@ -72,6 +70,9 @@ type writer struct {
 
 	mu      sync.Mutex
 	pending map[[2]string][]byte
+	writing map[[2]string][]byte // the batch on its way
+	// bans are the bans' records where there is no store: somebody may ask why.
+	bans    map[string][]byte
 	written chan struct{}   // closed when what is pending now is durable
 	failed  []chan struct{} // of batches that are pending again
 	err     error           // of the last try
@@ -90,6 +91,7 @@ func newWriter(b backend, log *slog.Logger) *writer {
 	}
 	if b == nil {
 		close(w.done)
+		w.bans = make(map[string][]byte)
 	} else {
 		go w.run()
 	}
@@ -110,12 +112,14 @@ func (w *writer) put(records ...record) <-chan struct{} {
 
 // keep hands over what is to be written, and not to be shared.
 func (w *writer) keep(records ...record) <-chan struct{} {
+	w.mu.Lock()
 	if w.backend == nil {
+		w.hold(records)
+		w.mu.Unlock()
 		done := make(chan struct{})
 		close(done)
 		return done
 	}
-	w.mu.Lock()
 	for _, r := range records {
 		w.pending[[2]string{r.bucket, r.key}] = r.value
 	}
@@ -126,6 +130,46 @@ func (w *writer) keep(records ...record) <-chan struct{} {
 	default:
 	}
 	return written
+}
+
+// hold remembers the bans among records.
+func (w *writer) hold(records []record) {
+	for _, r := range records {
+		switch {
+		case r.bucket != bucketBans:
+		case r.value == nil:
+			delete(w.bans, r.key)
+		default:
+			w.bans[r.key] = r.value
+		}
+	}
+}
+
+// read calls f with the value of each key as it is or will be in the store, nil
+// if there is none. The order is any; the value is only valid during the call.
+func (w *writer) read(bucket string, keys []string, f func(key string, value []byte)) error {
+	var stored []string
+	found := make(map[string][]byte)
+	w.mu.Lock()
+	for _, k := range keys {
+		if v, ok := w.pending[[2]string{bucket, k}]; ok {
+			found[k] = v
+		} else if v, ok := w.writing[[2]string{bucket, k}]; ok {
+			found[k] = v
+		} else if w.disk == nil {
+			found[k] = w.bans[k]
+		} else {
+			stored = append(stored, k)
+		}
+	}
+	w.mu.Unlock()
+	for k, v := range found {
+		f(k, v)
+	}
+	if len(stored) == 0 {
+		return nil
+	}
+	return w.disk.read(bucket, stored, func(i int, value []byte) { f(stored[i], value) })
 }
 
 // run writes until close.
@@ -169,7 +213,7 @@ func (w *writer) flush() bool {
 		w.mu.Unlock()
 		return true
 	}
-	w.pending, w.written = make(map[[2]string][]byte), make(chan struct{})
+	w.pending, w.writing, w.written = make(map[[2]string][]byte), batch, make(chan struct{})
 	w.mu.Unlock()
 
 	records := make([]record, 0, len(batch))
@@ -181,7 +225,7 @@ func (w *writer) flush() bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	was := w.err
-	w.err = err
+	w.err, w.writing = err, nil
 	if err == nil {
 		close(written)
 		for _, c := range w.failed {

@@ -1,6 +1,7 @@
 package guard
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -36,7 +37,7 @@ type boltBackend struct{ db *bbolt.DB }
 // openBolt opens the store in a directory, which it makes if need be. Each
 // record's checksum is checked on the way; a damaged file is put aside under a
 // name that tells when, and what could be read goes into a new one.
-func openBolt(dir string, into taker) (backend, string, error) {
+func openBolt(dir string, into taker) (*boltBackend, string, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, "", fmt.Errorf("store.path: %w", err)
 	}
@@ -105,14 +106,13 @@ func readBucket(db *bbolt.DB, bucket string, into taker) (err error) {
 		if b == nil {
 			return nil
 		}
-		into.expect(bucket, b.Stats().KeyN)
 		return b.ForEach(func(k, v []byte) error {
 			value, ok := unseal(bucket, k, v)
 			if !ok {
 				broken++
 				return nil
 			}
-			into.take(bucket, k, value)
+			into(bucket, k, value)
 			return nil
 		})
 	})
@@ -122,28 +122,64 @@ func readBucket(db *bbolt.DB, bucket string, into taker) (err error) {
 	return err
 }
 
-// recoverBolt puts a damaged file aside and starts a new one with what into
-// has been given.
-func recoverBolt(db *bbolt.DB, path string, damage error, into taker) (backend, string, error) {
+// recoverBolt puts a damaged file aside and starts a new one with all that can
+// be read of it, as it stands there. db is nil if the file cannot be opened.
+func recoverBolt(db *bbolt.DB, path string, damage error, into taker) (*boltBackend, string, error) {
+	saved := path + ".saved"
+	os.Remove(saved) // of a recovery that was broken off
+	next, err := openFile(saved)
+	if err != nil {
+		return nil, "", fmt.Errorf("store: %s is damaged (%v); making a new one: %w", path, damage, err)
+	}
+	c := &boltCopy{backend: &boltBackend{next}, into: into}
 	if db != nil {
+		readAll(db, c.take) // what is wrong with it is known
 		closeDamaged(db)
 	}
-	aside := fmt.Sprintf("%s.damaged-%s", path, time.Now().UTC().Format("20060102T150405"))
-	if err := os.Rename(path, aside); err != nil {
-		return nil, "", fmt.Errorf("store: %s is damaged (%v), and it cannot be put aside: %w", path, damage, err)
-	}
-	// What has been given already is not taken again.
 	what := "all that it leads to was read"
-	if lost, err := salvageBolt(aside, into); err != nil {
+	if lost, err := salvageBolt(path, c.take); err != nil {
 		what = "nothing more can be read: " + err.Error()
 	} else if lost > 0 {
 		what = fmt.Sprintf("all but %d pages or records were read", lost)
 	}
-	db, err := openFile(path)
-	if err != nil {
-		return nil, "", fmt.Errorf("store: %s was damaged and is now %s; making a new one: %w", path, aside, err)
+	aside := fmt.Sprintf("%s.damaged-%s", path, time.Now().UTC().Format("20060102T150405"))
+	if err := errors.Join(c.flush(), next.Close()); err != nil {
+		return nil, "", fmt.Errorf("store: %s is damaged (%v); saving what can be read into %s: %w", path, damage, saved, err)
 	}
-	return &boltBackend{db}, fmt.Sprintf("%s was damaged (%v); it is kept as %s; %s", path, damage, aside, what), nil
+	if err := errors.Join(os.Rename(path, aside), os.Rename(saved, path)); err != nil {
+		return nil, "", fmt.Errorf("store: %s is damaged (%v), and it cannot be put aside: %w", path, damage, err)
+	}
+	if next, err = openFile(path); err != nil {
+		return nil, "", fmt.Errorf("store: %s was damaged and is now %s; opening the new one: %w", path, aside, err)
+	}
+	return &boltBackend{next}, fmt.Sprintf("%s was damaged (%v); it is kept as %s; %s", path, damage, aside, what), nil
+}
+
+// A boltCopy writes what it is given into another file, many at a time.
+type boltCopy struct {
+	backend *boltBackend
+	into    taker
+	records []record
+	err     error
+}
+
+// copyBatch is how many records are written at a time.
+const copyBatch = 10_000
+
+func (c *boltCopy) take(bucket string, key, value []byte) {
+	c.into(bucket, key, value)
+	c.records = append(c.records, record{bucket: bucket, key: string(key), value: bytes.Clone(value)})
+	if len(c.records) == copyBatch {
+		c.flush()
+	}
+}
+
+func (c *boltCopy) flush() error {
+	if c.err == nil {
+		c.err = c.backend.write(c.records)
+	}
+	c.records = c.records[:0]
+	return c.err
 }
 
 // closeDamaged closes a database whose pages may not be readable.
@@ -168,6 +204,28 @@ func (b *boltBackend) write(records []record) (err error) {
 			if err != nil {
 				return err
 			}
+		}
+		return nil
+	})
+}
+
+// read calls f with the value of each key in turn, nil if there is none. The
+// value is only valid during the call.
+func (b *boltBackend) read(bucket string, keys []string, f func(i int, value []byte)) (err error) {
+	defer recoverDamage(&err)()
+	return b.db.View(func(tx *bbolt.Tx) error {
+		records := tx.Bucket([]byte(bucket))
+		for i, k := range keys {
+			if records == nil {
+				f(i, nil)
+				continue
+			}
+			sealed := records.Get([]byte(k))
+			value, ok := unseal(bucket, []byte(k), sealed)
+			if !ok && sealed != nil {
+				return fmt.Errorf("the record of %q fails its checksum", k)
+			}
+			f(i, value)
 		}
 		return nil
 	})

@@ -35,26 +35,28 @@ func (g *Guard) hear(list []*heardSentence, reading uint32) []heardChange {
 			continue
 		}
 		if have != nil {
-			told = g.endLocked(have, told)
+			told = ended(have, told)
 		}
 		switch {
 		case h.forgotten:
 			if have != nil {
-				g.sentences.drop(have)
+				g.sentences.drop(k)
 				records = append(records, record{bucket: bucketBans, key: k.storeKey()})
 			}
 			continue
 		case h.s.forget <= now:
+			if have != nil {
+				have.active = false
+				g.sentences.put(have)
+			}
 			continue
 		}
 		if h.past || h.s.until <= now {
 			h.s.active = false
 		}
+		g.sentences.put(h.s)
 		if h.s.active {
-			g.enforceLocked(h.s)
-			told = append(told, heardChange{k, h.s.change(BanAdded), h.s.ban(false)})
-		} else {
-			g.sentences.put(h.s)
+			told = append(told, heardChange{k, h.s.change(BanAdded), h.s.ban()})
 		}
 		records = append(records, h.s.record())
 	}
@@ -121,14 +123,13 @@ type heardChange struct {
 	ban    Ban
 }
 
-// endLocked takes a sentence out of force before another takes its place.
-func (g *Guard) endLocked(s *sentence, told []heardChange) []heardChange {
+// ended adds that a sentence is in force no more, for another takes its place or
+// it is forgotten.
+func ended(s *sentence, told []heardChange) []heardChange {
 	if !s.active {
 		return told
 	}
-	s.active = false
-	g.liftLocked(s)
-	return append(told, heardChange{s.sentenceKey, s.change(BanRemoved), s.ban(false)})
+	return append(told, heardChange{s.sentenceKey, s.change(BanRemoved), s.ban()})
 }
 
 // forgive forgets counters that another node's operator has forgiven.

@@ -200,7 +200,7 @@ func BenchmarkFleetMillionBans(b *testing.B) {
 	for i := 0; i < bans; {
 		var records []record
 		for ; len(records) < 5000 && i < bans; i++ {
-			s := &sentence{cause: &cause{"authentication", "", "10/1h"}, since: now, score: 10000, active: true}
+			s := &sentence{cause: cause{"authentication", "10/1h"}, since: now, score: 10000, active: true}
 			s.sentenceKey = sentenceKey{kind: banned, scope: "auth", key: key4(i)}
 			s.repeats = 1
 			s.until, s.forget = now+7200_000, now+4*7200_000

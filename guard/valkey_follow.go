@@ -399,21 +399,30 @@ func (r *follower) tellMissing() {
 	var list []missed
 	g, v := r.g, r.share.versions
 	now := g.clock.now().UnixMilli()
-	miss := func(id uint64, since int64, rec func() record) {
-		if e, known := v.get(id); !known || e.heard != r.reading {
-			list = append(list, missed{record: rec(), id: id, have: e, known: known, since: since})
+	miss := func(id uint64, since int64) (missing bool) {
+		e, known := v.get(id)
+		if missing = !known || e.heard != r.reading; missing {
+			list = append(list, missed{id: id, have: e, known: known, since: since})
 		}
+		return missing
 	}
+	var unheard []sentence
 	g.mu.Lock()
 	g.sentences.walk(&g.mu, func(s *sentence) {
-		if s.forget > now {
-			miss(versionID(v, s.sentenceKey), s.since, s.record)
+		if s.forget > now && miss(versionID(v, s.sentenceKey), s.since) {
+			unheard = append(unheard, *s)
 		}
 	})
 	for k, a := range g.allows {
-		miss(versionID(v, k), now, func() record { return record{bucket: bucketAllow, key: k, value: encodeJSON(a)} })
+		if miss(versionID(v, k), now) {
+			list[len(list)-1].record = record{bucket: bucketAllow, key: k, value: encodeJSON(a)}
+		}
 	}
 	g.mu.Unlock()
+	g.complete(unheard)
+	for i := range unheard {
+		list[i].record = unheard[i].record()
+	}
 	r.share.offerMissed(list)
 	r.share.mu.Lock()
 	clear(r.share.told)

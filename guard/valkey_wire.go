@@ -142,7 +142,7 @@ func readBan(name, field, text string, ahead int64) (*heardSentence, error) {
 		return nil, err
 	}
 	s := &sentence{
-		cause: &cause{b.Rule, b.Reason, b.Limit}, since: ownMilli(b.Since, ahead), until: ownMilli(b.Until, ahead),
+		cause: cause{b.Rule, b.Limit}, reason: b.Reason, since: ownMilli(b.Since, ahead), until: ownMilli(b.Until, ahead),
 		forget: ownMilli(b.Forget, ahead), repeats: int32(b.Count), soft: b.Soft, manual: b.Manual, active: !b.Lifted, evidence: encodeEvidence(b.Events),
 	}
 	s.scope, s.simulated = b.Scope, b.Simulated
