@@ -19,9 +19,9 @@ build: ## build ./mailreeve, static, without debug information
 run: ## run the demo: an embedded mail server, mailreeve in front, an attack
 	go run ./cmd/mailreeve demo
 
-test: ## all tests, with the race detector, and against real servers (needs root once, to install them)
+test: ## all tests, with the race detector, and against real servers (needs root once, to install them); KERNEL_FILTER=auto has the kernel refuse the banned
 	go run ./integration/install
-	go test -race -timeout 20m ./...
+	MAILREEVE_TEST_KERNEL_FILTER=$(KERNEL_FILTER) go test -race -timeout 20m ./...
 
 check: ## gofmt, go vet, staticcheck; govulncheck where its database is reachable
 	@test -z "$$(gofmt -l .)" || { echo "not formatted:"; gofmt -l .; exit 1; }

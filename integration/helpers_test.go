@@ -63,9 +63,16 @@ func (c *tally) String() string {
 // dropPatience is how long a connection that should be dropped may stay open.
 const dropPatience = 5 * time.Second
 
-// dropped tells whether a connection is ended without a byte.
+// dropped tells whether a connection is ended without a byte, or not even begun.
 func dropped(t *testing.T, from string, port int) bool {
 	t.Helper()
+	if testbed.KernelFilter() != "off" {
+		if unheard, err := testbed.Unheard(from, port); err != nil {
+			t.Fatal(err)
+		} else if unheard {
+			return true
+		}
+	}
 	conn, err := testbed.Dial(from, port)
 	if err != nil {
 		return true // reset before connect returned

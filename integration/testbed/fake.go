@@ -20,6 +20,8 @@ type Script struct {
 	Greeting string
 	// NoHeader: no PROXY header is expected.
 	NoHeader bool
+	// Host is the machine that it runs on, nil for this one.
+	Host *Host
 	// Late is how long after a login it is answered.
 	Late time.Duration
 	// Login gives the answer to a login: an SMTP reply, or an IMAP result
@@ -91,7 +93,7 @@ func NewFake(t testing.TB, script Script) *Fake {
 // Resume listens again after Suspend.
 func (f *Fake) Resume(t testing.TB) {
 	t.Helper()
-	listener, err := net.Listen("tcp", loopback(f.Port))
+	listener, err := f.script.Host.Listen(loopback(f.Port))
 	if err != nil {
 		t.Fatal(err)
 	}

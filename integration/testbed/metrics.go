@@ -2,7 +2,6 @@ package testbed
 
 import (
 	"io"
-	"net/http"
 	"strconv"
 	"strings"
 )
@@ -15,6 +14,10 @@ const (
 	MetricDials       = "mailreeve_upstream_dials_total"      // by upstream and result
 	MetricEvents      = "mailreeve_events_total"              // by kind and listener
 	MetricBansTotal   = "mailreeve_bans_total"                // by rule and scope
+
+	MetricFilterOn      = "mailreeve_kernel_filter_on"                 // 1 or 0
+	MetricFilterEntries = "mailreeve_kernel_filter_entries"            // by scope
+	MetricFilterDropped = "mailreeve_kernel_filter_dropped_syns_total" // by listener
 
 	metricGoroutines = "go_goroutines"
 )
@@ -33,7 +36,7 @@ func (p *Proxy) Metric(name string, labels Labels) float64 {
 }
 
 func (p *Proxy) metricsText() ([]byte, error) {
-	resp, err := http.Get("http://" + p.metrics + "/metrics")
+	resp, err := p.web.Get("http://" + p.metrics + "/metrics")
 	if err != nil {
 		return nil, err
 	}

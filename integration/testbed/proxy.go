@@ -30,6 +30,8 @@ type Proxy struct {
 	t       testing.TB
 	bed     *Bed
 	bin     string
+	host    *Host
+	web     *http.Client
 	metrics string
 	proc    *process
 	// clock is the file with the guard's time, and now what it says; see
@@ -48,7 +50,14 @@ type Proxy struct {
 // panic nor a password behind.
 func (b *Bed) NewProxy(t testing.TB, cfg Config) *Proxy {
 	t.Helper()
+	return b.NewProxyOn(t, nil, cfg)
+}
+
+// NewProxyOn is NewProxy on a machine of its own.
+func (b *Bed) NewProxyOn(t testing.TB, host *Host, cfg Config) *Proxy {
+	t.Helper()
 	p := b.PrepareProxy(t, cfg)
+	p.host, p.web = host, host.web()
 	p.Start()
 	return p
 }
@@ -61,7 +70,7 @@ func (b *Bed) PrepareProxy(t testing.TB, cfg Config) *Proxy {
 		t.Fatal(err)
 	}
 	dir := b.TempDir(t)
-	p := &Proxy{Dir: dir, Log: LogFile(filepath.Join(dir, "mailreeve.log")), t: t, bed: b, bin: bin}
+	p := &Proxy{Dir: dir, web: http.DefaultClient, Log: LogFile(filepath.Join(dir, "mailreeve.log")), t: t, bed: b, bin: bin}
 	ports, err := freePorts(len(cfg.Listeners) + 1)
 	if err != nil {
 		t.Fatal(err)
@@ -83,21 +92,11 @@ func (b *Bed) PrepareProxy(t testing.TB, cfg Config) *Proxy {
 	cfg.Admin = withDefaults(cfg.Admin, map[string]any{
 		"socket": filepath.Join(dir, "admin.sock"), "metrics": p.metrics,
 	})
-	cfg.Enforce = withDefaults(cfg.Enforce, map[string]any{"kernel-filter": kernelFilter()})
+	cfg.Enforce = withDefaults(cfg.Enforce, map[string]any{"kernel-filter": KernelFilter()})
 	cfg.Store = withDefaults(cfg.Store, map[string]any{"path": filepath.Join(dir, "store")})
 	p.Config = cfg
 	p.WriteConfig(cfg)
 	return p
-}
-
-// kernelFilter is off unless MAILREEVE_TEST_KERNEL_FILTER says otherwise: to a
-// client a dropped SYN looks like a dead host, which takes long to notice, and
-// refusals at accept could not be counted.
-func kernelFilter() string {
-	if set := os.Getenv("MAILREEVE_TEST_KERNEL_FILTER"); set != "" {
-		return set
-	}
-	return "off"
 }
 
 func withDefaults(table, defaults map[string]any) map[string]any {
@@ -151,11 +150,11 @@ func (p *Proxy) launch() {
 	cmd := exec.Command(p.bin, "serve", "--config", filepath.Join(p.Dir, configFile))
 	// A race must not end the process: the test shall say which it was.
 	cmd.Env = append(os.Environ(), "GORACE=halt_on_error=0 exitcode=66", "MAILREEVE_TEST_CLOCK="+p.clock)
-	proc, err := startProcess(string(p.Log), cmd)
+	var err error
+	p.host.do(func() { p.proc, err = startProcess(string(p.Log), cmd) })
 	if err != nil {
 		p.t.Fatal(err)
 	}
-	p.proc = proc
 }
 
 func (p *Proxy) awaitReady() {
@@ -169,7 +168,7 @@ func (p *Proxy) awaitReady() {
 
 // Ready tells whether /readyz says so.
 func (p *Proxy) Ready() bool {
-	resp, err := http.Get("http://" + p.metrics + "/readyz")
+	resp, err := p.web.Get("http://" + p.metrics + "/readyz")
 	if err != nil {
 		return false
 	}
