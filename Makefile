@@ -30,7 +30,7 @@ check: ## gofmt, go vet, staticcheck; govulncheck where its database is reachabl
 
 fuzz: ## every fuzz target for FUZZTIME each
 	@set -e; for p in $$(go list ./...); do for f in $$(go test -run '^$$' -list '^Fuzz' $$p | grep '^Fuzz' || true); do \
-	echo "$$f in $$p"; go test -run '^$$' -fuzz "^$$f$$" -fuzztime $(FUZZTIME) $$p; done; done
+	echo "$$f in $$p"; go test -run '^$$' -fuzz "^$$f$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 10x $$p; done; done
 
 bench: ## mailreeve beside nginx, HAProxy and Dovecot, within 15 minutes, as root; BENCH="-rows idle" for a part
 	go run ./integration/bench $(BENCH)
