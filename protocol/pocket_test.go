@@ -111,6 +111,9 @@ func (r *pocketRelay) pass(from *[]byte, n int, client bool) {
 
 func (r *pocketRelay) step(s protocol.Step, from *[]byte, client bool) {
 	r.check(s)
+	if client && s.Do == protocol.More && r.conv.Phase() == protocol.Judged {
+		r.t.Fatalf("reads on while a credential is with the server")
+	}
 	if s.Take > 0 {
 		if from == nil || s.Take > len(r.shown) {
 			r.t.Fatalf("takes %d of %d bytes", s.Take, len(r.shown))

@@ -254,8 +254,9 @@ const (
 	Idle Phase = iota
 	// Owed: the server owes a reply, or we are about to give one.
 	Owed
-	// Judged: a credential is with the server and unanswered. The client's
-	// leaving is not passed on.
+	// Judged: a credential is with the server and unanswered. The client is
+	// not read meanwhile, so its leaving is not passed on: Client answers
+	// [Wait], whatever it is shown.
 	Judged
 	// Data: the client is sending a message.
 	Data

@@ -114,6 +114,9 @@ func (r *fuzzRelay) obey(step protocol.Step, side *[]byte, fromServer bool) bool
 		if len(*side) >= protocol.MaxShown {
 			r.t.Fatalf("asks for more than %d bytes", len(*side))
 		}
+		if !fromServer && r.c.Phase() == protocol.Judged {
+			r.t.Fatalf("reads on while a credential is with the server")
+		}
 		return false
 	case protocol.Wait:
 		r.waits = true

@@ -7,14 +7,10 @@ import (
 	"mailreeve/protocol"
 )
 
-// clientStopped is called when nothing more will come from the client. A
-// credential that is with the server is waited for: the client has guessed,
-// and its leaving is not passed on.
+// clientStopped is called when nothing more will come from the client. No
+// credential is with the server then: while one is, the client is not read.
 func (c *conn) clientStopped(err error) {
 	c.mu.Lock()
-	for c.phase.Load() == uint32(protocol.Judged) && !c.over {
-		c.turn.Wait()
-	}
 	c.left = true
 	server := c.server
 	halfClosed := errors.Is(err, io.EOF) && server != nil && !c.over

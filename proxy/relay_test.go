@@ -162,27 +162,50 @@ func TestHalfCloseIsKeptInADialogue(t *testing.T) {
 // Not so while a password is with the server: that the client has left is not
 // passed on, so that the server has no reason to leave the guess unjudged.
 func TestLeavingIsNotPassedOnWhileAPasswordIsJudged(t *testing.T) {
-	asked, left, heard := make(chan bool), make(chan bool), make(chan error, 1)
-	b := newBed(t, imapPlain, func(s *session) {
-		fmt.Fprint(s, "* OK Dovecot ready.\r\n")
-		tag, _, _ := strings.Cut(s.line(), " ")
-		asked <- true
-		<-left
-		_ = s.SetReadDeadline(time.Now().Add(300 * time.Millisecond))
-		_, err := s.r.ReadByte()
-		heard <- err
-		fmt.Fprintf(s, "%s NO [AUTHENTICATIONFAILED] Authentication failed.\r\n", tag)
-	}, func(_ *Config, g *guard.Config) { g.Authentication = limit(t, "1/1h") })
-	c := b.dial("127.0.0.21")
-	c.expect("* OK")
-	c.send("a LOGIN alice wrong")
-	<-asked
-	c.Close()
-	close(left)
-	if err := <-heard; !isTimeout(err) {
-		t.Errorf("the server heard %v, want nothing yet", err)
+	submission := Listener{Protocol: "submission", TLS: protocol.TLSNone, PlaintextAuth: PlaintextYes}
+	pop3 := Listener{Protocol: "pop3", TLS: protocol.TLSNone, PlaintextAuth: PlaintextYes}
+	for _, c := range []struct {
+		listener         Listener
+		greeting, before string // what the server says, and answers before the guess
+		greets, opening  string // what the client hears, and says before the guess
+		guess, wrong     string
+	}{
+		{imapPlain, "* OK Dovecot ready.", "", "* OK", "", "a LOGIN alice wrong", "a NO [AUTHENTICATIONFAILED] Authentication failed."},
+		{pop3, "+OK Dovecot ready.", "+OK", "+OK", "USER alice", "PASS wrong", "-ERR [AUTH] Authentication failed."},
+		{submission, "220 mx.example.test ESMTP", "250 AUTH PLAIN", "220", "EHLO x", "AUTH PLAIN AGFsaWNlAHdyb25n", "535 5.7.8 Error: authentication failed"},
+	} {
+		t.Run(c.listener.Protocol, func(t *testing.T) {
+			asked, left, heard := make(chan bool), make(chan bool), make(chan error, 1)
+			b := newBed(t, c.listener, func(s *session) {
+				fmt.Fprint(s, c.greeting+"\r\n")
+				if c.opening != "" {
+					s.line()
+					fmt.Fprint(s, c.before+"\r\n")
+				}
+				s.line()
+				asked <- true
+				<-left
+				_ = s.SetReadDeadline(time.Now().Add(300 * time.Millisecond))
+				_, err := s.r.ReadByte()
+				heard <- err
+				fmt.Fprint(s, c.wrong+"\r\n")
+			}, func(_ *Config, g *guard.Config) { g.Authentication = limit(t, "1/1h") })
+			client := b.dial("127.0.0.21")
+			client.expect(c.greets)
+			if c.opening != "" {
+				client.send(c.opening)
+				client.line()
+			}
+			client.send(c.guess)
+			<-asked
+			client.Close()
+			close(left)
+			if err := <-heard; !isTimeout(err) {
+				t.Errorf("the server heard %v, want nothing yet", err)
+			}
+			b.waitFor("the ban", func() bool { return len(b.guard.Bans(guard.BanFilter{})) == 1 })
+		})
 	}
-	b.waitFor("the ban", func() bool { return len(b.guard.Bans(guard.BanFilter{})) == 1 })
 }
 
 // A connection that fell idle has no goroutine, and wakes for either side.
