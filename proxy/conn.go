@@ -93,7 +93,7 @@ func (c *conn) serve(trusted bool, verdict protocol.Verdict) {
 			return
 		}
 	}
-	c.service.server.metrics.accepted.WithLabelValues(c.service.Name).Inc()
+	c.service.counts.accepted.Inc()
 	if c.service.TLS == protocol.TLSImplicit {
 		if err := c.secure(); err != nil {
 			c.handshakeFailed(err)
@@ -107,7 +107,7 @@ func (c *conn) serve(trusted bool, verdict protocol.Verdict) {
 		c.pumpClient()
 		return
 	}
-	go c.pumpClient() // this goroutine's stack has grown with the handshake
+	c.service.server.pumps.run(c.pumpClient) // this one is for handshakes
 }
 
 // introduce reads the PROXY header of a trusted peer and admits the client that
@@ -349,10 +349,11 @@ func (c *conn) finish() {
 		s.lot.take(c.place)
 	}
 	s.conns.remove(c)
-	s.metrics.open.WithLabelValues(c.service.Name).Dec()
 	s.metrics.ended.WithLabelValues(c.service.Name, c.why).Inc()
-	s.metrics.bytes.WithLabelValues(c.service.Name, "in").Add(float64(c.bytesIn.Load()))
-	s.metrics.bytes.WithLabelValues(c.service.Name, "out").Add(float64(c.bytesOut.Load()))
+	counts := &c.service.counts
+	counts.open.Dec()
+	counts.in.Add(float64(c.bytesIn.Load()))
+	counts.out.Add(float64(c.bytesOut.Load()))
 	s.log.LogAttrs(context.Background(), slog.LevelInfo, ConnectionEnded, c.attrs()...)
 	s.running.Done()
 }

@@ -5,8 +5,6 @@ import (
 	"errors"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"mailreeve/guard"
 	"mailreeve/protocol"
 )
@@ -47,8 +45,10 @@ func (c *conn) farewell(w protocol.Word, why string, done chan struct{}) {
 func (c *conn) endGently(why string) {
 	_ = c.client.tcp.SetWriteDeadline(time.Now().Add(lastWordTimeout))
 	c.clientPen.Lock()
-	_ = c.client.CloseWrite()
-	c.client.discard()
+	if c.client.tls != nil {
+		_ = c.client.tls.CloseWrite()
+	}
+	c.client.discard() // end tells the peer, once this is done
 	c.clientPen.Unlock()
 	c.end(why)
 }
@@ -59,15 +59,7 @@ func (e *end) discard() {
 	if err != nil {
 		return
 	}
-	var buf [4096]byte
-	_ = rc.Control(func(fd uintptr) {
-		for range 64 {
-			n, err := quickReceive(int(fd), buf[:], unix.MSG_DONTWAIT)
-			if n <= 0 || err != nil {
-				return
-			}
-		}
-	})
+	_ = rc.Control(func(fd uintptr) { quickDiscard(int(fd)) })
 }
 
 // cutsWait is how long a deciding call of the guard waits for the cuts it

@@ -53,7 +53,7 @@ func (c *conn) dial() bool {
 	c.conv.Dialled()
 	c.notePhase()
 	c.workers++
-	go c.pumpServer(server)
+	c.service.server.pumps.run(func() { c.pumpServer(server) })
 	return true
 }
 

@@ -12,7 +12,6 @@ import (
 	"time"
 
 	"github.com/gaissmai/bart"
-	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sys/unix"
 
 	"mailreeve/guard"
@@ -34,7 +33,7 @@ type service struct {
 	replies  *protocol.ReplyTable
 	hostname string
 
-	banned     prometheus.Counter // connections refused for a ban
+	counts     counts
 	handshakes slots
 }
 
@@ -147,7 +146,7 @@ func (s *Server) arrive(svc *service, fd int, peer netip.AddrPort) {
 		verdict = s.guard.Admit(&origin)
 	}
 	if verdict == protocol.Banned {
-		svc.banned.Inc()
+		svc.counts.banned.Inc()
 		drop(fd)
 		return
 	}
@@ -184,9 +183,13 @@ func (s *Server) arrive(svc *service, fd int, peer netip.AddrPort) {
 		tcp.reset()
 		return
 	}
-	s.metrics.open.WithLabelValues(svc.Name).Inc()
+	svc.counts.open.Inc()
 	s.running.Add(1)
-	go c.serve(trusted, verdict)
+	crew := s.pumps
+	if svc.TLS == protocol.TLSImplicit {
+		crew = s.handshakers
+	}
+	crew.run(func() { c.serve(trusted, verdict) })
 }
 
 func (s *Server) newConn(svc *service, tcp *quickConn, peer netip.AddrPort) *conn {

@@ -16,6 +16,25 @@ type metrics struct {
 	headers    *prometheus.CounterVec
 }
 
+// counts are a listener's own of the metrics: those that every connection
+// changes, so that their labels are looked up once.
+type counts struct {
+	accepted prometheus.Counter
+	banned   prometheus.Counter // refused for a ban
+	open     prometheus.Gauge
+	in, out  prometheus.Counter // bytes
+}
+
+func (m *metrics) of(listener string) counts {
+	return counts{
+		accepted: m.accepted.WithLabelValues(listener),
+		banned:   m.refused.WithLabelValues(listener, "banned"),
+		open:     m.open.WithLabelValues(listener),
+		in:       m.bytes.WithLabelValues(listener, "in"),
+		out:      m.bytes.WithLabelValues(listener, "out"),
+	}
+}
+
 func newMetrics() *metrics {
 	counter := func(name, help string, labels ...string) *prometheus.CounterVec {
 		return prometheus.NewCounterVec(prometheus.CounterOpts{Namespace: "mailreeve", Name: name, Help: help}, labels)

@@ -78,7 +78,7 @@ func (c *conn) stirLocked() {
 	if c.client.parked {
 		c.client.parked = false
 		c.workers++
-		go c.pumpClient()
+		c.service.server.pumps.run(c.pumpClient)
 	}
 	server := c.server
 	if server == nil {
@@ -88,7 +88,7 @@ func (c *conn) stirLocked() {
 	if server.parked {
 		server.parked = false
 		c.workers++
-		go c.pumpServer(server)
+		c.service.server.pumps.run(func() { c.pumpServer(server) })
 	}
 }
 

@@ -29,19 +29,21 @@ import (
 // A Server runs the listeners of one configuration, and of the next one after
 // a reload.
 type Server struct {
-	guard      *guard.Guard
-	log        *slog.Logger
-	metrics    *metrics
-	conns      *registry
-	lot        *lot
-	pipes      pipes
-	closer     closer
-	filter     *kernelFilter
-	tlsBuffers tlsBuffers
-	arrivals   *arrivals
-	greeted    greeted
-	restAfter  time.Duration // see mayRest
-	run        string        // tells this run's connections from another's, in logs
+	guard   *guard.Guard
+	log     *slog.Logger
+	metrics *metrics
+	conns   *registry
+	lot     *lot
+	pipes   pipes
+	closer  closer
+	// Who carries connections' bytes, and who shakes hands.
+	pumps, handshakers *crew
+	filter             *kernelFilter
+	tlsBuffers         tlsBuffers
+	arrivals           *arrivals
+	greeted            greeted
+	restAfter          time.Duration // see mayRest
+	run                string        // tells this run's connections from another's, in logs
 
 	ctx     context.Context
 	stop    context.CancelFunc
@@ -77,7 +79,7 @@ func New(cfg Config, g *guard.Guard, log *slog.Logger) (*Server, error) {
 		return nil, fmt.Errorf("epoll: %w", err)
 	}
 	ctx, stop := context.WithCancel(context.Background())
-	s := &Server{lot: lot, pipes: make(pipes, maxPipes), restAfter: defaultRest, guard: g, log: log, metrics: newMetrics(), conns: newRegistry(), run: strconv.FormatInt(time.Now().Unix(), 36),
+	s := &Server{lot: lot, pipes: make(pipes, maxPipes), pumps: newCrew(ctx.Done()), handshakers: newCrew(ctx.Done()), restAfter: defaultRest, guard: g, log: log, metrics: newMetrics(), conns: newRegistry(), run: strconv.FormatInt(time.Now().Unix(), 36),
 		ctx: ctx, stop: stop, listeners: map[string]*listener{}, filter: newKernelFilter(g.InForce, log), arrivals: newArrivals()}
 	if s.tlsBuffers, err = findTLSBuffers(); err != nil {
 		log.Warn("idle TLS connections keep their read buffers", "error", err)
@@ -133,7 +135,7 @@ func (s *Server) newService(l Listener, p *plan) (*service, error) {
 		trusted:  new(bart.Lite), timeouts: p.cfg.Timeouts, limits: p.cfg.Limits,
 		replies: p.replies, hostname: p.cfg.Hostname, handshakes: p.handshakes,
 	}
-	svc.banned = s.metrics.refused.WithLabelValues(l.Name, "banned")
+	svc.counts = s.metrics.of(l.Name)
 	if l.TLS != protocol.TLSNone {
 		svc.tls = p.certs.config(svc.proto.ALPN, *l.OldCiphers)
 	}
@@ -270,6 +272,8 @@ func (s *Server) Shutdown(ctx context.Context) error {
 		c.end("shutdown")
 	}
 	s.running.Wait()
+	s.pumps.working.Wait()
+	s.handshakers.working.Wait()
 	s.closer.flush()
 	s.pipes.close()
 	return err

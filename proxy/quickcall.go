@@ -126,3 +126,13 @@ func quickReceive(fd int, p []byte, flags int) (int, error) {
 	n, _, errno := syscall.RawSyscall6(unix.SYS_RECVFROM, uintptr(fd), uintptr(unsafe.Pointer(&p[0])), uintptr(len(p)), uintptr(flags), 0, 0)
 	return int(n), result(errno)
 }
+
+// mostDiscarded is how much is dropped at once, in bytes. No receive buffer
+// that we have not asked for holds more.
+const mostDiscarded = 64 << 20
+
+// quickDiscard drops what has come. With MSG_TRUNC it is not even copied
+// (tcp(7)).
+func quickDiscard(fd int) {
+	_, _, _ = syscall.RawSyscall6(unix.SYS_RECVFROM, uintptr(fd), 0, mostDiscarded, unix.MSG_DONTWAIT|unix.MSG_TRUNC, 0, 0)
+}
