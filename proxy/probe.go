@@ -56,6 +56,34 @@ func (u *upstream) awaitLook(ctx context.Context) {
 	}
 }
 
+// AwaitLook waits until every upstream has been looked at once, but not for
+// long: then the listeners accept.
+func (s *Server) AwaitLook(ctx context.Context) {
+	s.mu.Lock()
+	upstreams := s.current.upstreams
+	s.mu.Unlock()
+	var all sync.WaitGroup
+	for _, u := range upstreams {
+		all.Go(func() { u.awaitLook(ctx) })
+	}
+	all.Wait()
+}
+
+// ready says why nobody can be served.
+func (u *upstream) ready() error {
+	err := errors.New("it has not been looked at yet")
+	for i := range u.results {
+		switch r := u.results[i].Load(); {
+		case r == nil:
+		case r.OK:
+			return nil
+		default:
+			err = errors.New("no address answers as it should")
+		}
+	}
+	return err
+}
+
 // probe looks at every address and remembers what it found.
 func (u *upstream) probe(ctx context.Context) {
 	var all sync.WaitGroup

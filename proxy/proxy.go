@@ -14,7 +14,6 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
-	"slices"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -374,18 +373,9 @@ func (s *Server) Ready() error {
 		return errors.New("not listening yet")
 	}
 	for key, u := range s.current.upstreams {
-		answers := func(i int) bool { r := u.results[i].Load(); return r != nil && r.OK }
-		if !slices.ContainsFunc(indexes(len(u.results)), answers) {
-			return fmt.Errorf("upstream %s (%s): no address answers as it should", key.name, key.protocol)
+		if err := u.ready(); err != nil {
+			return fmt.Errorf("upstream %s (%s): %w", key.name, key.protocol, err)
 		}
 	}
 	return nil
-}
-
-func indexes(n int) []int {
-	list := make([]int, n)
-	for i := range list {
-		list[i] = i
-	}
-	return list
 }

@@ -34,6 +34,7 @@ func serveVerb(*flag.FlagSet) action {
 		}
 		log.Info("serving", "version", buildVersion().String(), "config", in.config,
 			"listeners", len(c.Listeners), "admin", c.Admin.Socket, "metrics", c.Admin.Metrics)
+		d.proxy.AwaitLook(ctx)
 		tellSystemd(log, sd.SdNotifyReady)
 		go keepMemory(ctx)
 		go d.keepWatchdog(ctx)
