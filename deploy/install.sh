@@ -36,7 +36,7 @@ for f in README.md CHANGELOG.md docs/*.md; do
 done
 file LICENSE "$doc/copyright"
 file config.toml.example "$doc/config.toml.example"
-for f in deploy/postfix/* deploy/dovecot/* deploy/prometheus/*; do
+for f in deploy/postfix/* deploy/dovecot/* deploy/prometheus/* deploy/grafana/*; do
     file "$f" "$doc/examples/${f#deploy/}"
 done
 

@@ -29,7 +29,7 @@ func TestCommandsDocumented(t *testing.T) {
 }
 
 // TestMetricsDocumented keeps docs/metrics.md and the metrics equal, and lets
-// no alert use one that does not exist.
+// no alert and no panel use one that does not exist.
 func TestMetricsDocumented(t *testing.T) {
 	d := startDaemon(t)
 	happen(t, d)
@@ -63,9 +63,12 @@ func TestMetricsDocumented(t *testing.T) {
 			t.Errorf("docs/metrics.md does not have %s", name)
 		}
 	}
-	for _, name := range append(documented, found(t, "../../deploy/prometheus/mailreeve.rules.yml", `(mailreeve_[a-z0-9_]+)`)...) {
+	used := slices.Concat(documented,
+		found(t, "../../deploy/prometheus/mailreeve.rules.yml", `(mailreeve_[a-z0-9_]+)`),
+		found(t, "../../deploy/grafana/mailreeve.json", `(mailreeve_[a-z0-9_]+)`))
+	for _, name := range used {
 		if !slices.Contains(want, name) {
-			t.Errorf("%s is documented or used in an alert, and does not exist", name)
+			t.Errorf("%s is documented, or used in an alert or on the dashboard, and does not exist", name)
 		}
 	}
 }

@@ -36,13 +36,16 @@ func (p *Proxy) Metric(name string, labels Labels) float64 {
 }
 
 func (p *Proxy) metricsText() ([]byte, error) {
-	resp, err := p.web.Get("http://" + p.metrics + "/metrics")
+	resp, err := p.web.Get(p.MetricsURL())
 	if err != nil {
 		return nil, err
 	}
 	defer resp.Body.Close()
 	return io.ReadAll(resp.Body)
 }
+
+// MetricsURL is where the metrics are.
+func (p *Proxy) MetricsURL() string { return "http://" + p.metrics + "/metrics" }
 
 // sumSeries reads Prometheus's text format as far as client_golang writes it.
 // Label values of ours hold neither quotes nor commas.
