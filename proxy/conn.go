@@ -345,8 +345,11 @@ func (c *conn) finish() {
 	if c.server != nil {
 		c.server.in.free()
 	}
-	if c.place != 0 {
-		s.lot.take(c.place)
+	c.mu.Lock() // the lot may be waking it, for its end is a hang-up, too
+	place := c.place
+	c.mu.Unlock()
+	if place != 0 {
+		s.lot.take(place)
 	}
 	s.conns.remove(c)
 	s.metrics.ended.WithLabelValues(c.service.Name, c.why).Inc()
