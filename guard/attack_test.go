@@ -124,6 +124,24 @@ func TestTheManyNamesOfOneAccountEvictEachOther(t *testing.T) {
 	}
 }
 
+// What a damaged store gives twice is one login: the other would be evicted in
+// vain for ever.
+func TestALoginReadTwiceIsOneOfItsNetwork(t *testing.T) {
+	p := newPlaces(100)
+	at := netip.MustParsePrefix("192.0.2.1/32")
+	for range 2 {
+		for i := range 100 {
+			p.load(fmt.Sprint("user", i), []place{{at, int64(i)}}, 1000)
+		}
+	}
+	for i := range 1000 {
+		p.add(fmt.Sprint("new", i), at, int64(2000+i))
+	}
+	if n := len(p.crowds[network(at.Addr())]); len(p.logins) != 100 || n != 100 {
+		t.Errorf("%d logins, %d in their network; want 100 of both", len(p.logins), n)
+	}
+}
+
 // A network that has used half of its limit is taken for one attacker: what is
 // left of it may try half as often from one address. Who is at home there, and
 // who is elsewhere, has what he had.

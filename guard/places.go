@@ -223,7 +223,7 @@ func (p *places) load(login string, list []place, now int64) {
 		list[i].Last = min(list[i].Last, now)
 		p.seenLocked(list[i].Addr, list[i].Last)
 	}
-	if len(list) > 0 {
+	if _, known := p.logins[login]; len(list) > 0 && !known { // a damaged store gives it twice
 		p.enterLocked(login, list)
 	}
 }
