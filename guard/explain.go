@@ -57,5 +57,8 @@ func (g *Guard) explain(list []sentence, evidence bool) []Ban {
 		}
 		out[i].Events = events
 	}
+	if evidence && g.fleet != nil {
+		g.fleet.evidence(out)
+	}
 	return out
 }

@@ -117,14 +117,16 @@ func (g *Guard) banNews(un string, b Ban) *News {
 	}}
 }
 
-// tellHeard tells those who follow what another node has decided.
+// tellHeard tells those who follow, and the log if it wants to know much, what
+// another node has decided.
 func (g *Guard) tellHeard(t *heardChange) {
-	if g.watch.any.Load() == 0 {
-		return
-	}
 	un := ""
 	if t.change.Kind == BanRemoved {
 		un = "un"
+	}
+	g.log.Debug("heard: "+un+t.ban.Kind, "target", t.ban.Target, "scope", t.ban.Scope, "rule", t.ban.Rule)
+	if g.watch.any.Load() == 0 {
+		return
 	}
 	n := g.banNews(un, t.ban)
 	n.Elsewhere = true

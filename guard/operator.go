@@ -264,6 +264,9 @@ func (g *Guard) Why(target string) (Why, error) {
 			w.Scores = append(w.Scores, g.scores(set, k, now)...)
 		}
 	}
+	if g.fleet != nil {
+		g.fleet.evidence(w.Bans)
+	}
 	sortBans(w.Bans, "")
 	sortBans(w.Past, "since")
 	return w, nil

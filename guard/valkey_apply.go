@@ -10,9 +10,8 @@ import (
 type heardSentence struct {
 	s       *sentence
 	version int64 // the fleet's
-	// past: this is from its history, which does not tell whether it is in
-	// force. forgotten: it is gone with its history.
-	past, forgotten bool
+	// forgotten: it is gone with its history.
+	forgotten bool
 }
 
 // sameSentence is by how much the beginnings of one sentence may differ after
@@ -21,8 +20,11 @@ const sameSentence = 2 * steadyWithin
 
 // hear takes over sentences of other nodes, as pronounce and lift would have:
 // in memory, then whoever subscribed is told, then they are kept for the next
-// start. What is known already changes nothing. It gives what has changed.
-func (g *Guard) hear(list []*heardSentence, reading uint32) []heardChange {
+// start. What is known already changes nothing.
+//
+// In bulk they are many, of a reading of all keys: nobody is told who follows
+// events, and they are kept by who reads, see keepRead.
+func (g *Guard) hear(list []*heardSentence, reading uint32, bulk bool) {
 	now := g.clock.now().UnixMilli()
 	var told []heardChange
 	var records []record
@@ -31,7 +33,7 @@ func (g *Guard) hear(list []*heardSentence, reading uint32) []heardChange {
 	for _, h := range list {
 		k := h.s.sentenceKey
 		have := g.sentences.get(k)
-		if !g.fleet.share.versions.hear(h, have, now, reading) {
+		if !g.fleet.share.versions.hear(h, have, reading, bulk) {
 			continue
 		}
 		if have != nil {
@@ -51,51 +53,57 @@ func (g *Guard) hear(list []*heardSentence, reading uint32) []heardChange {
 			}
 			continue
 		}
-		if h.past || h.s.until <= now {
+		if h.s.until <= now {
 			h.s.active = false
 		}
 		g.sentences.put(h.s)
 		if h.s.active {
-			told = append(told, heardChange{k, h.s.change(BanAdded), h.s.ban()})
+			told = append(told, heardChange{h.s, h.s.change(BanAdded), Ban{}})
 		}
-		records = append(records, h.s.record())
+		if !bulk || h.s.reason != "" {
+			records = append(records, h.s.record()) // memory does not keep the reason
+		}
+	}
+	if !bulk {
+		for i := range told {
+			told[i].ban = told[i].s.ban()
+		}
 	}
 	g.mu.Unlock()
 	for i := range told {
-		g.announce(told[i].k, told[i].change)
+		g.announce(told[i].s.sentenceKey, told[i].change)
 	}
 	g.changes.Unlock()
-	g.writer.keep(records...)
+	if len(records) > 0 {
+		g.writer.keep(records...)
+	}
 	for i := range told {
-		if t := &told[i]; t.change.Kind == BanAdded {
-			g.log.Debug("heard of a "+t.ban.Kind, "target", t.ban.Target, "scope", t.ban.Scope, "rule", t.ban.Rule)
-			g.memory.clear(t.k.key, func(rule string) bool { return rule == t.ban.Rule })
+		t := &told[i]
+		if t.change.Kind == BanAdded {
+			g.memory.clear(t.s.key, func(rule string) bool { return rule == t.change.Rule })
+		}
+		if !bulk {
+			g.tellHeard(t)
 		}
 	}
 	if len(told) > 0 {
 		g.queues.sentenced()
 	}
-	return told
 }
 
 // hear tells whether a sentence says more than what is known of it, have.
-func (v *versions) hear(h *heardSentence, have *sentence, now int64, reading uint32) bool {
+func (v *versions) hear(h *heardSentence, have *sentence, reading uint32, bulk bool) bool {
 	id := versionID(v, h.s.sentenceKey)
 	standing := v.compare(id, h.version, reading)
 	if standing == versionFirst && have != nil {
 		if standing = v.compareSince(h, have); standing == versionSame {
-			v.heard(id, h.version, reading)
+			v.heard(id, h.version, reading, false)
 		}
 	}
 	if standing == versionOld || standing == versionSame {
 		return false
 	}
-	if h.past && h.s.active && h.s.until > now {
-		// It was pronounced a moment ago, and the stream will tell; or
-		// somebody has removed its key.
-		return false
-	}
-	v.heard(id, h.version, reading)
+	v.heard(id, h.version, reading, bulk && h.s.reason == "")
 	return true
 }
 
@@ -118,9 +126,9 @@ func (v *versions) compareSince(h *heardSentence, have *sentence) versionStandin
 
 // A heardChange is a change that subscribers are to be told of.
 type heardChange struct {
-	k      sentenceKey
+	s      *sentence // its key does not change
 	change Change
-	ban    Ban
+	ban    Ban // not in bulk
 }
 
 // ended adds that a sentence is in force no more, for another takes its place or
@@ -129,7 +137,7 @@ func ended(s *sentence, told []heardChange) []heardChange {
 	if !s.active {
 		return told
 	}
-	return append(told, heardChange{s.sentenceKey, s.change(BanRemoved), s.ban()})
+	return append(told, heardChange{s, s.change(BanRemoved), Ban{}})
 }
 
 // forgive forgets counters that another node's operator has forgiven.

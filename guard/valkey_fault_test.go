@@ -239,28 +239,42 @@ func TestHostileValuesAreIgnored(t *testing.T) {
 	good.synced()
 	good.guesses("192.0.2.3", "carol", 10)
 	good.guesses("192.0.2.1", "alice", 3)
-	ban := func(target, prefix string) string {
-		return `{"kind":"ban","key":"network","prefix":"` + prefix + `","scope":"all","rule":"x","since":"2026-01-01T00:00:00Z","count":1,"version":7}`
-	}
 	put := func(name, field, value string) {
 		redisCLI(t, c, "HSET", "mailreeve:"+name, field, value)
 		redisCLI(t, c, "ZADD", names{"mailreeve:"}.index(name), "9e15", name)
 	}
-	put("blocked-ip.0.0.0.0/0", "all", ban("0.0.0.0/0", "0.0.0.0/0"))
-	put("blocked-ip.::/0", "all", ban("::/0", "::/0"))
-	put("blocked-ip.198.51.100.0/24", "all", ban("", "203.0.113.0/24"))
-	put("blocked-ip.nonsense", "all", "\x00\xff{")
-	put("blocked-ip.192.0.2.77", "all", `{"kind":"ban","key":"address","prefix":"192.0.2.77/32","scope":"all","version":7,"rule":"`+strings.Repeat("x", 1000)+`"}`)
+	history := func(name, field, value string) {
+		redisCLI(t, c, "HSET", names{"mailreeve:"}.history(name), field, value)
+		redisCLI(t, c, "ZADD", names{"mailreeve:"}.index(name), "9e15", name)
+	}
+	ban := func(prefix string, edit func(*sentence)) string {
+		s := &sentence{cause: cause{rule: "x"}, since: 1, until: forever, forget: forever, repeats: 1, active: true}
+		s.sentenceKey = sentenceKey{kind: banned, scope: "all", key: key{kind: byNetwork, prefix: netip.MustParsePrefix(prefix)}}
+		edit(s)
+		return string(appendHistory(nil, s.sentenceKey, s, 0))
+	}
+	asItIs := func(*sentence) {}
+	history("blocked-ip.0.0.0.0/0", "all", "7 "+ban("0.0.0.0/0", asItIs))
+	history("blocked-ip.::/0", "all", "7 "+ban("::/0", asItIs))
+	history("blocked-ip.198.51.100.0/24", "all", "7 "+ban("203.0.113.0/24", asItIs))
+	history("blocked-ip.192.0.2.73", "auth", "7 "+ban("192.0.2.73/32", asItIs))
+	history("blocked-ip.192.0.2.74", "all", "7 "+ban("192.0.2.74/32", asItIs)[:20])
+	history("blocked-ip.192.0.2.75", "all", "7 "+ban("192.0.2.75/32", func(s *sentence) { s.reason = strings.Repeat("x", maxReason+1) }))
+	history("blocked-ip.192.0.2.76", "all", "7 "+ban("192.0.2.76/32", func(s *sentence) { s.score = maxScore + 1 }))
+	history("blocked-ip.192.0.2.77", "all", "-1 "+ban("192.0.2.77/32", asItIs))
+	history("blocked-ip.192.0.2.78", "all", "soon "+ban("192.0.2.78/32", asItIs))
+	history("blocked-ip.192.0.2.79", "all", "9007199254740993 "+ban("192.0.2.79/32", asItIs))
+	history("blocked-ip.nonsense", "all", "\x00\xff{")
 	put("places.%zz", "192.0.2.0/24", "1")
 	put("places.owner", "everywhere", "soon")
-	put("blocked-ip.192.0.2.78", "all", strings.Replace(ban("", "192.0.2.78/32"), `"version":7`, `"version":-1`, 1))
-	put("allowed-ip.0.0.0.0", "command", `{"prefix":"0.0.0.0/0","version":7}`)
+	history("allowed-ip.0.0.0.0", "command", `7 {"prefix":"0.0.0.0/0","version":7}`)
+	history("allowed-ip.192.0.2.9", "command", `7 {"prefix":"192.0.2.9/32","version":-7}`)
 	put("what.ever", "x", "y")
-	redisCLI(t, c, "SET", "mailreeve:blocked-ip.192.0.2.88", "a string")
+	redisCLI(t, c, "SET", names{"mailreeve:"}.history("blocked-ip.192.0.2.88"), "a string")
 	redisCLI(t, c, "ZADD", names{"mailreeve:"}.index("blocked-ip.192.0.2.88"), "9e15", "blocked-ip.192.0.2.88")
 	redisCLI(t, c, "XADD", "mailreeve:changes", "*", "by", "someone", "r", "{{{")
 	redisCLI(t, c, "XADD", "mailreeve:changes", "*", "nothing", "known")
-	redisCLI(t, c, "XADD", "mailreeve:changes", "*", "by", "someone", "r", `{"n":"blocked-ip.::/0","f":"all","v":1,"j":"{}"}`)
+	redisCLI(t, c, "XADD", "mailreeve:changes", "*", "by", "someone", "r", `{"n":"blocked-ip.::/0","f":"all","v":1,"j":"{}","h":"AAAA"}`)
 	redisCLI(t, c, "SET", "mailreeve:points-ip.{192.0.2.0/24}.192.0.2.9", "not a hash")
 	redisCLI(t, c, "HSET", "mailreeve:points-ip.{192.0.2.0/24}.192.0.2.8", "s", "\x92\x91\x93garbage")
 
@@ -268,7 +282,8 @@ func TestHostileValuesAreIgnored(t *testing.T) {
 	fresh.synced()
 	fresh.comesTo("192.0.2.3", protocol.Banned)
 	for _, n := range []*node{good, fresh} {
-		for _, addr := range []string{"203.0.113.5", "198.51.100.5", "192.0.2.77", "192.0.2.78", "192.0.2.88", "8.8.8.8", "2001:db8::1"} {
+		for _, addr := range []string{"203.0.113.5", "198.51.100.5", "192.0.2.73", "192.0.2.74",
+			"192.0.2.75", "192.0.2.76", "192.0.2.77", "192.0.2.78", "192.0.2.79", "192.0.2.88", "8.8.8.8", "2001:db8::1"} {
 			n.admits(from(addr), protocol.Pass)
 		}
 		if len(n.g.Allowed()) != 0 {

@@ -283,3 +283,59 @@ func TestOtherNodesBansAreEvents(t *testing.T) {
 		return fmt.Sprint(heard) == want
 	})
 }
+
+// A node that starts reads no evidence; it fetches that when somebody asks.
+func TestANewNodeExplainsBansFromBeforeItsStart(t *testing.T) {
+	t.Parallel()
+	srv := startServer(t)
+	one := startNode(t, "", t.TempDir(), srv.shared(), nil, nil)
+	one.synced()
+	one.guesses("192.0.2.1", "alice", 10)
+	for i := range 20 {
+		one.guesses(fmt.Sprintf("192.0.%d.77", i+10), "owner@example.test", 1)
+	}
+	two := startNode(t, one.opt.Store.GuessKey, t.TempDir(), srv.shared(), nil, nil)
+	two.synced()
+	for target, want := range map[string]int{"192.0.2.1": 10, "owner@example.test": 20} {
+		w, err := two.g.Why(target)
+		if err != nil || len(w.Bans) != 1 || len(w.Bans[0].Events) != want {
+			t.Errorf("why %s: %+v, %v; want one ban with %d events", target, w.Bans, err, want)
+		}
+	}
+	if b := two.g.Bans(BanFilter{Evidence: true, Kind: "any"}); len(b) != 2 || len(b[0].Events)+len(b[1].Events) != 30 {
+		t.Errorf("bans with evidence: %+v, want 30 events of two", b)
+	}
+	srv.kill()
+	two.away()
+	if w, err := two.g.Why("192.0.2.1"); err != nil || len(w.Bans) != 1 {
+		t.Errorf("why while the store is away: %+v, %v", w.Bans, err)
+	}
+}
+
+// What a node has read of the store it still has when it starts without it.
+func TestANodeStartsWithWhatItReadOfTheStore(t *testing.T) {
+	t.Parallel()
+	srv := startServer(t)
+	one := startNode(t, "", t.TempDir(), srv.shared(), nil, nil)
+	one.synced()
+	one.guesses("192.0.2.1", "alice", 10)
+	if _, err := one.g.AddBan(BanRequest{Target: "192.0.2.9", Reason: "by hand"}); err != nil {
+		t.Fatal(err)
+	}
+	two := startNode(t, one.opt.Store.GuessKey, t.TempDir(), srv.shared(), nil, nil)
+	two.synced()
+	two.comesTo("192.0.2.1", protocol.Banned)
+	v := two.g.fleet.share.versions
+	id := versionID(v, sentenceKey{kind: banned, scope: "auth", key: key{kind: byAddress, prefix: mustAddr("192.0.2.1")}})
+	eventually(t, 10*time.Second, "the ban is kept", func() bool {
+		e, known := v.get(id)
+		return known && !e.unkept
+	})
+	two.stop()
+	srv.kill()
+	again := startNode(t, one.opt.Store.GuessKey, two.dir, srv.shared(), nil, nil)
+	again.admits(from("192.0.2.1"), protocol.Banned)
+	if b := again.g.Bans(BanFilter{Rule: manualRule}); len(b) != 1 || b[0].Reason != "by hand" {
+		t.Errorf("the ban by hand is %+v, want its reason", b)
+	}
+}

@@ -29,6 +29,11 @@ local function put()
   local known = redis.call('HGET', past, field)
   known = known and tonumber(known:match('^%d+'))
   if known and known > version then return 0 end
+  if known == version and value ~= '' then
+    -- Told again, perhaps by a node that has not kept the evidence.
+    local have = redis.pcall('HGET', key, field)
+    if type(have) == 'string' and #have > #value then value = have end
+  end
   local old = redis.call('PEXPIRETIME', key)
   if value == '' then
     redis.call('HDEL', key, field)

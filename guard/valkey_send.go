@@ -80,7 +80,7 @@ func (b *share) sendBatch(ctx context.Context, c valkey.Client, records []record
 // score is when a lasting key is to be forgotten.
 func score(r *sharedRecord) float64 {
 	end := max(r.Until, r.Forget)
-	if r.Forget == 0 && r.Value != "" && r.History != "" || end == 0 {
+	if r.Forget == 0 && r.Value != "" && r.History != nil || end == 0 {
 		end = 1 << 52 // never
 	}
 	return float64(end)
@@ -90,8 +90,8 @@ func score(r *sharedRecord) float64 {
 func (b *share) putKeys(ctx context.Context, c valkey.Client, batch []change) ([]bool, error) {
 	command := func(r *change, eval bool) valkey.Completed {
 		keys := []string{b.names.prefix + r.Name, b.names.history(r.Name)}
-		args := []string{"put", r.Field, itoa(r.Version), r.Value, itoa(r.Until), r.History, itoa(r.Forget)}
-		if r.History == "" {
+		args := []string{"put", r.Field, itoa(r.Version), r.Value, itoa(r.Until), string(r.History), itoa(r.Forget)}
+		if r.History == nil {
 			keys, args = keys[:1], []string{"place", r.Field, itoa(r.Version), itoa(r.Until), itoa(maxPlaces)}
 		}
 		if eval {

@@ -199,7 +199,7 @@ func (f *share) changeBan(k string, value []byte, version, ahead int64) (sharedR
 	text := func(b []byte) string { return string(b) }
 	if len(value) == 0 {
 		k, err := decodeSentenceKey([]byte(k), text)
-		return shareRemoval(k, f.node, version), err == nil
+		return shareRemoval(k, version), err == nil
 	}
 	var s sentence
 	if s.decode([]byte(k), value, text) != nil {

@@ -20,9 +20,8 @@ type versions struct {
 	// steady is by how many milliseconds the fleet's clock is ahead of ours.
 	steady func() int64
 
-	mu     sync.Mutex
-	known  map[uint64]version
-	tidyAt int
+	mu    sync.Mutex
+	known map[uint64]version
 }
 
 // A version is what is known of a key.
@@ -31,6 +30,8 @@ type version struct {
 	// has not been told, this node's: how much that is off may not be known yet.
 	at  int64
 	own bool
+	// unkept: this node's own store is still to be given what the version is of.
+	unkept bool
 	// heard is the reading of the store that had it.
 	heard uint32
 }
@@ -39,7 +40,7 @@ type version struct {
 const tidyLeast = 100_000
 
 func newVersions(steady func() int64) *versions {
-	return &versions{seed: maphash.MakeSeed(), steady: steady, known: make(map[uint64]version), tidyAt: tidyLeast}
+	return &versions{seed: maphash.MakeSeed(), steady: steady, known: make(map[uint64]version)}
 }
 
 // fleet gives a version as the fleet's.
@@ -96,7 +97,8 @@ func (v *versions) told(id uint64, at int64) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	if e := v.known[id]; v.fleet(e) <= at {
-		v.known[id] = version{at: at, heard: e.heard}
+		e.at, e.own = at, false
+		v.known[id] = e
 	}
 }
 
@@ -131,18 +133,32 @@ func (v *versions) compare(id uint64, at int64, reading uint32) versionStanding 
 }
 
 // heard takes note of a version that was taken over.
-func (v *versions) heard(id uint64, at int64, reading uint32) {
+func (v *versions) heard(id uint64, at int64, reading uint32, unkept bool) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	v.known[id] = version{at: at, heard: reading}
+	v.known[id] = version{at: at, heard: reading, unkept: unkept}
 }
 
-// untidy tells whether there are so many versions that most are of what is no
-// more.
-func (v *versions) untidy() bool {
+// keep tells whether what a version is of is still to be kept, and takes it for
+// kept.
+func (v *versions) keep(id uint64) bool {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	return len(v.known) > v.tidyAt
+	e := v.known[id]
+	if !e.unkept {
+		return false
+	}
+	e.unkept = false
+	v.known[id] = e
+	return true
+}
+
+// untidy tells whether most versions are of what is no more, if live is how much
+// there is.
+func (v *versions) untidy(live int) bool {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return len(v.known) > 2*live+tidyLeast
 }
 
 // tidy forgets the versions of what is not among live, unless they are young:
@@ -157,5 +173,5 @@ func (v *versions) tidy(live map[uint64]struct{}, now int64) {
 			kept[id] = e
 		}
 	}
-	v.known, v.tidyAt = kept, max(2*len(kept), tidyLeast)
+	v.known = kept
 }

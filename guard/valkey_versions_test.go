@@ -101,7 +101,7 @@ func TestVersions(t *testing.T) {
 	if s := v.compare(id, 502, 1); s != versionNew {
 		t.Errorf("502 is %d to what is 501 by the fleet's clock, want it new", s)
 	}
-	v.heard(id, 9000, 1) // by a node whose clock is far ahead
+	v.heard(id, 9000, 1, true) // by a node whose clock is far ahead
 	if at := v.next(id, 1100); at != 9501 {
 		t.Errorf("after what is 9500 here comes %d, want 9501", at)
 	}
@@ -119,7 +119,7 @@ func TestVersions(t *testing.T) {
 	if _, ok := v.again(id, e, known, 0); ok {
 		t.Error("what has changed meanwhile is told as it was")
 	}
-	v.heard(8, 1, 1)
+	v.heard(8, 1, 1, false)
 	v.tidy(map[uint64]struct{}{id: {}}, 10*time.Hour.Milliseconds())
 	if _, known := v.get(8); known {
 		t.Error("an old version of what is no more is kept")

@@ -1,0 +1,126 @@
+package guard
+
+import (
+	"encoding/json"
+	"net/netip"
+	"net/url"
+	"strconv"
+	"strings"
+)
+
+// take takes over changes, those of sentences together; in bulk if they are of a
+// reading of all keys.
+func (r *follower) take(news []sharedRecord, bulk bool) {
+	var bad int64
+	var sentences []*heardSentence
+	shared := make(map[string]string) // one copy of what many bans have in common
+	text := func(b []byte) string {
+		have, ok := shared[string(b)]
+		if !ok {
+			have = string(b)
+			shared[have] = have
+		}
+		return have
+	}
+	ahead := r.link.ahead.Load()
+	for i := range news {
+		s := &news[i]
+		r.applied.Add(1)
+		ok := true
+		switch {
+		case s.Name == nameForgive:
+			var u UnbanRequest
+			if ok = json.Unmarshal([]byte(s.Value), &u) == nil && len(u.Target) <= 512; ok {
+				r.g.forgive(u)
+			}
+		case strings.HasPrefix(s.Name, namePlaces):
+			ok = r.takePlace(s)
+		case strings.HasPrefix(s.Name, nameAllowIP), strings.HasPrefix(s.Name, nameAllowLogin):
+			ok = r.takeAllow(s)
+		default:
+			h, err := readHistory(s.Name, s.Field, s.Version, s.History, ahead, text)
+			if ok = err == nil; ok {
+				h.s.evidence = readEvidence(s.Value)
+				sentences = append(sentences, h)
+			}
+		}
+		if !ok {
+			bad++
+		}
+	}
+	r.link.badValues(bad)
+	if len(sentences) > 0 {
+		r.g.hear(sentences, r.reading, bulk)
+		r.tidyVersions()
+	}
+}
+
+// tidyVersions forgets the versions of what is no more, if there are many.
+func (r *follower) tidyVersions() {
+	v := r.share.versions
+	r.g.mu.Lock()
+	n := r.g.sentences.len() + len(r.g.allows)
+	if !v.untidy(n) {
+		r.g.mu.Unlock()
+		return
+	}
+	live := make(map[uint64]struct{}, n)
+	r.g.sentences.walk(&r.g.mu, func(s *sentence) { live[versionID(v, s.sentenceKey)] = struct{}{} })
+	for k := range r.g.allows {
+		live[versionID(v, k)] = struct{}{}
+	}
+	r.g.mu.Unlock()
+	v.tidy(live, r.link.now())
+}
+
+func (r *follower) takePlace(s *sharedRecord) bool {
+	login, err := url.PathUnescape(strings.TrimPrefix(s.Name, namePlaces))
+	p, perr := netip.ParsePrefix(s.Field)
+	at, aerr := strconv.ParseInt(s.Value, 10, 64)
+	if err != nil || perr != nil || aerr != nil || !saneKey(key{kind: byPair, prefix: p, login: login}) || at < 0 || at > 1<<52 {
+		return false
+	}
+	now := r.g.clock.now().UnixMilli()
+	pl := place{p, min(at-r.link.ahead.Load(), now)}
+	if list := r.g.places.learn(login, pl); list != nil {
+		r.share.isNews(login, pl) // it knows
+		r.g.writer.keep(record{bucket: bucketPlaces, key: login, value: encodeJSON(list)})
+	}
+	return true
+}
+
+func (r *follower) takeAllow(s *sharedRecord) bool {
+	k, ok := strings.CutPrefix(s.Name, nameAllowLogin)
+	if ok {
+		login, err := url.PathUnescape(k)
+		if err != nil {
+			return false
+		}
+		k = "login " + login
+	} else {
+		p, err := ParsePrefix(strings.TrimPrefix(s.Name, nameAllowIP))
+		if err != nil {
+			return false
+		}
+		k = p.String()
+	}
+	a, version := Allowed{}, s.Version
+	removed := string(s.History) == forgottenAllow
+	if !removed {
+		var err error
+		if a, version, err = readAllow(s.Name, s.History, r.link.ahead.Load()); err != nil {
+			return false
+		}
+	}
+	v, id := r.share.versions, versionID(r.share.versions, k)
+	if standing := v.compare(id, version, r.reading); standing == versionOld || standing == versionSame {
+		return true
+	}
+	v.heard(id, version, r.reading, false)
+	if removed {
+		r.g.hearDisallow(k)
+	} else {
+		r.g.hearAllow(k, a)
+	}
+	return true
+}
