@@ -5,6 +5,7 @@ FUZZTIME    ?= 5m
 SOAK        ?= 1h
 STATICCHECK ?= honnef.co/go/tools/cmd/staticcheck@v0.8.2
 GOVULNCHECK ?= golang.org/x/vuln/cmd/govulncheck@v1.1.4
+CONTAINER   ?= docker
 NFPM        ?= github.com/goreleaser/nfpm/v2/cmd/nfpm@v2.43.0
 VERSION     ?= $(shell git describe --tags --dirty 2>/dev/null | sed 's/^v//' | grep . || git log -1 --date=format:%Y%m%d --format=0~git%cd.%h)
 MAINTAINER  ?= $(shell git config user.name) <$(shell git config user.email)>
@@ -54,4 +55,7 @@ package: build ## make dist/mailreeve_VERSION_ARCH.deb
 	rm -rf dist/root && PREFIX=/usr DESTDIR=dist/root HERE='env GOOS= GOARCH= go run ./cmd/mailreeve' deploy/install.sh
 	go install $(NFPM) && VERSION='$(VERSION)' MAINTAINER='$(MAINTAINER)' GOARCH=$$(go env GOARCH) $(TOOLS)/nfpm package -f deploy/package/nfpm.yaml -p deb -t dist
 
-.PHONY: help build run test check fuzz bench clients soak fleet fleet-table install package
+image: build ## make the container image with CONTAINER=docker, podman or buildah
+	deploy/container/fill.sh && $(CONTAINER) build -f deploy/container/Containerfile -t mailreeve .
+
+.PHONY: help build run test check fuzz bench clients soak fleet fleet-table install package image
