@@ -1,6 +1,7 @@
 package guard
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -367,6 +368,9 @@ func (c *Config) validateRules() (errs []error) {
 		}
 		if r.Time < 0 || r.MaxTime < 0 {
 			bad("time", "a length of time is not negative")
+		}
+		if first := cmp.Or(r.Time, c.BanTime); r.MaxTime > 0 && r.MaxTime < first {
+			bad("max-time", "%v is shorter than the first time, %v", r.MaxTime, first)
 		}
 	}
 	return errs

@@ -116,6 +116,9 @@ func TestFaultsNameTheirKey(t *testing.T) {
 		"rule[0].points":      func(c *Config) { c.Rules = []RuleConfig{{Name: "x", Key: "address"}} },
 		"rule[0].consequence": func(c *Config) { c.Rules = []RuleConfig{{Name: "x", Key: "login", Consequence: "ban", Points: one}} },
 		"rule[1].name":        func(c *Config) { r := RuleConfig{Name: "x", Key: "address", Points: one}; c.Rules = []RuleConfig{r, r} },
+		"rule[0].max-time": func(c *Config) {
+			c.Rules = []RuleConfig{{Name: "x", Key: "address", Points: one, Limit: Limit{9, 1e9}, MaxTime: 1e9}}
+		},
 		"rule[0].growth":      func(c *Config) { c.Rules = []RuleConfig{{Name: "x", Key: "address", Points: one, Growth: 0.5}} },
 		"rule[0].distinct":    func(c *Config) { c.Rules = []RuleConfig{{Name: "x", Key: "address", Points: one, Distinct: "all"}} },
 		"rule[0].limit":       func(c *Config) { c.Rules = []RuleConfig{{Name: "x", Key: "address", Points: one, Limit: Limit{-1, 1}}} },

@@ -179,6 +179,9 @@ func (d *daemon) apiBan(r *http.Request) (any, error) {
 	if _, err := guard.ParsePrefix(req.Target); err != nil {
 		return nil, badRequest{err}
 	}
+	if err := d.current().checkScope(req.Scope); err != nil {
+		return nil, badRequest{err}
+	}
 	return d.guard.AddBan(req)
 }
 

@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"slices"
 	"strings"
 
 	"github.com/BurntSushi/toml"
@@ -145,7 +146,30 @@ func (c *Config) check() error {
 	if err := c.Store.Validate(); err != nil {
 		return storeFault(err)
 	}
-	return c.Guard.Validate()
+	if err := c.Guard.Validate(); err != nil {
+		return err
+	}
+	for i, r := range c.Guard.Rules {
+		if err := c.checkScope(r.Scope); err != nil {
+			return &guard.KeyError{Key: fmt.Sprintf("rule[%d].scope", i), Err: err}
+		}
+	}
+	return nil
+}
+
+// checkScope refuses a scope that no listener is in: a ban there would keep
+// nobody out. The usual ones are taken, for another node of a fleet may have
+// such listeners.
+func (c *Config) checkScope(scope string) error {
+	known := []string{"all", "auth", "mx"}
+	for _, l := range c.Listeners {
+		known = append(known, l.Scope, l.Name)
+	}
+	slices.Sort(known)
+	if known = slices.Compact(known); scope == "" || slices.Contains(known, scope) {
+		return nil
+	}
+	return fmt.Errorf("no listener has the scope or the name %q; there are %s", scope, strings.Join(known, ", "))
 }
 
 // storeFault takes apart "store.key: what is wrong".

@@ -3,6 +3,7 @@ package main
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"flag"
@@ -232,10 +233,11 @@ func (d *daemon) apiImport(r *http.Request) (any, error) {
 			answer.Refused = append(answer.Refused, fmt.Sprintf("%q is no address or network that can be banned", b.Target))
 			continue
 		}
-		scope := b.Scope
-		if scope == "" {
-			scope = "all"
+		if err := d.current().checkScope(b.Scope); err != nil {
+			answer.Refused = append(answer.Refused, fmt.Sprintf("%s: %v", b.Target, err))
+			continue
 		}
+		scope := cmp.Or(b.Scope, "all")
 		have, banned := standing[place{bare(p), scope}]
 		switch {
 		case d.guard.Exempt(p.Addr()):
