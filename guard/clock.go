@@ -14,6 +14,9 @@ type clock struct {
 
 	// ahead is by how many nanoseconds we are ahead of the machine's clock.
 	ahead atomic.Int64
+	// lately is what now told last, in milliseconds. While a guard is open that
+	// is less than clockLag ago, unless the whole machine stood still.
+	lately atomic.Int64
 
 	mu   sync.Mutex
 	last time.Time // as the source gave it
@@ -44,8 +47,12 @@ func (c *clock) now() time.Time {
 	}
 	c.last, c.told = t, told
 	c.ahead.Store(int64(told.Sub(wall)))
+	c.lately.Store(told.UnixMilli())
 	return told
 }
+
+// clockLag is in milliseconds; the janitor asks for the time every second.
+const clockLag = 5000
 
 // milli gives the time in milliseconds, without a lock. It is right unless the
 // clock was set since the last call of now.

@@ -31,11 +31,11 @@ func (x *index) lookup(a netip.Addr, now int64, scopes ...string) banEnd {
 	hi, lo := words(a)
 	v4 := a.Is4()
 	ownHi, ownLo, width := x.roll.widths.own(hi, lo, v4)
-	found := x.roll.ban(ownHi, ownLo, width, now, scopes)
+	found := x.roll.nets.ban(x.roll, ownHi, ownLo, width, now, scopes)
 	if found != 0 && !found.soft() {
 		return found
 	}
-	if e := x.roll.nets.ban(x.roll, hi, lo, v4, now, scopes); e != 0 {
+	if e := x.roll.nets.cover(x.roll, hi, lo, v4, now, scopes); e != 0 {
 		found = e
 	}
 	if found != 0 && !found.soft() {
@@ -96,4 +96,4 @@ func (x *index) allowedAll(p netip.Prefix, now int64) bool {
 }
 
 // empty tells that nothing is banned.
-func (x *index) empty() bool { return x.roll.none() && x.blocked.Load() == nil }
+func (x *index) empty() bool { return x.roll.live.Load() == 0 && x.blocked.Load() == nil }

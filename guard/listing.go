@@ -2,6 +2,8 @@ package guard
 
 import (
 	"cmp"
+	"encoding/binary"
+	"net/netip"
 	"slices"
 	"strings"
 )
@@ -62,9 +64,7 @@ type listed struct {
 	since, until int64
 	hi, lo       uint64
 	login        *sentenceKey // nil of those in the roll
-	row          uint32
 	class        uint32
-	use          uint16 // of the row
 	bits         int16
 	family       uint8
 }
@@ -86,9 +86,6 @@ func (g *Guard) find(f *BanFilter, now int64) (list []listed) {
 		if s.key.login != "" {
 			k := s.sentenceKey
 			l.login = &k
-		} else {
-			n, row := roll.find(&s.sentenceKey)
-			l.row, l.use = n, uint16(banEnd(row.state.Load())&endUses/endUse)
 		}
 		list = append(list, l)
 	})
@@ -100,16 +97,15 @@ func (ss *sentences) listed(l *listed) *sentence {
 	if l.login != nil {
 		return ss.get(*l.login)
 	}
-	row := ss.roll.rows.at(l.row)
-	if row == nil {
-		return nil
+	c := ss.roll.classes.of(l.class)
+	var b [16]byte
+	binary.BigEndian.PutUint64(b[:8], l.hi)
+	binary.BigEndian.PutUint64(b[8:], l.lo)
+	a := netip.AddrFrom16(b)
+	if l.family == 32 {
+		a = a.Unmap()
 	}
-	if e := banEnd(row.state.Load()); e&endInUse == 0 || uint16(e&endUses/endUse) != l.use {
-		return nil
-	}
-	s := new(sentence)
-	row.read(&ss.roll.classes, s)
-	return s
+	return ss.get(sentenceKey{c.kind, key{kind: c.by, prefix: netip.PrefixFrom(a, int(l.bits))}, c.scope, c.simulated})
 }
 
 // compare puts two in an order that BanFilter names.

@@ -5,11 +5,9 @@ import (
 	"sync/atomic"
 )
 
-// nets says which networks may be banned, so that a look at a client is not a
-// look at the roll for each width. It has the widths that bans have now, and a
-// blocked Bloom filter of all banned networks, of 16 bits each at least: a
-// hundred thousand are 200 KB, which stay in the processor's cache, and of a
-// hundred others it lets less than one through.
+// nets says what may be banned, so that a look at a client is mostly not a look
+// at the roll. It has the widths of networks that are banned now, and a blocked
+// Bloom filter of all that is banned, of 11 bits each at least.
 type nets struct {
 	// widths are sets of prefix lengths: of IPv4, and twice of IPv6, those up
 	// to 63 and those from 64.
@@ -20,57 +18,58 @@ type nets struct {
 	added  int // to the filter
 }
 
+// filterLoad is how many bans have the same word of the filter.
+const filterLoad = 6
+
 // netSet gives which of the sets a width belongs to, and where it is in it.
-func netSet(w uint64) (set, bit int) {
-	width := int(uint8(w))
-	if w&rowIPv4 != 0 {
-		return 0, width
+func netSet(e banEnd) (set, bit int) {
+	if e&endIPv4 != 0 {
+		return 0, e.width()
 	}
-	return 1 + width>>6, width & 63
+	return 1 + e.width()>>6, e.width() & 63
 }
 
-func (ns *nets) add(r *roll, row *row, w uint64) {
-	set, bit := netSet(w)
-	ns.counts[set][bit]++
+// add takes a ban in that is in the roll already.
+func (ns *nets) add(r *roll, e banEnd, hash uint64) {
 	ns.live++
-	filter := ns.filter.Load()
-	if filter == nil || ns.added >= 4*len(*filter) {
+	if filter := ns.filter.Load(); filter == nil || ns.added >= filterLoad*len(*filter) {
 		ns.fill(r)
 	} else {
-		ns.note(*filter, r.hash(row.hi.Load(), row.lo.Load(), int(uint8(w))))
+		ns.note(*filter, hash)
 	}
-	ns.widths[set].Or(1 << bit)
+	if !r.whole(e) {
+		set, bit := netSet(e)
+		ns.counts[set][bit]++
+		ns.widths[set].Or(1 << bit)
+	}
 }
 
-func (ns *nets) remove(w uint64) {
-	set, bit := netSet(w)
+func (ns *nets) remove(r *roll, e banEnd) {
 	ns.live--
+	if r.whole(e) {
+		return
+	}
+	set, bit := netSet(e)
 	if ns.counts[set][bit]--; ns.counts[set][bit] == 0 {
 		ns.widths[set].And(^(uint64(1) << bit))
 	}
 }
 
-// fill makes the filter anew, for twice as many as there are: its bits cannot be
-// taken out one by one.
+// fill makes the filter anew, for up to twice as many as there are: its bits
+// cannot be taken out one by one.
 func (ns *nets) fill(r *roll) {
-	size := 64
-	for 2*size < ns.live {
+	size := 8
+	for filterLoad*size <= ns.live {
 		size *= 2
 	}
 	next := make([]atomic.Uint64, size)
 	ns.added = 0
-	pages := *r.rows.pages.Load()
-	for i := range pages {
-		p := pages[i].Load()
-		if p == nil {
-			continue
-		}
-		for i := range p {
-			e, w := banEnd(p[i].state.Load()), p[i].class.Load()
-			if e&endEnforced != 0 && !r.whole(w) {
-				ns.note(next, r.hash(p[i].hi.Load(), p[i].lo.Load(), int(uint8(w))))
+	for part := range r.parts {
+		r.each(part, func(row *row) {
+			if e := banEnd(row.state.Load()); e&endEnforced != 0 {
+				ns.note(next, r.hash(row.hi.Load(), row.lo.Load(), e.width()))
 			}
-		}
+		})
 	}
 	ns.filter.Store(&next)
 }
@@ -81,20 +80,32 @@ func (ns *nets) note(filter []atomic.Uint64, hash uint64) {
 	ns.added++
 }
 
-// filtered gives the word and the bits of the filter that a hash has.
+// filtered gives the word and the bits of the filter that a hash has. The roll
+// goes by other bits of it.
 func filtered(filter []atomic.Uint64, hash uint64) (word *atomic.Uint64, set uint64) {
-	return &filter[hash>>24&uint64(len(filter)-1)], 1<<(hash&63) | 1<<(hash>>6&63) | 1<<(hash>>12&63)
+	return &filter[hash>>22&uint64(len(filter)-1)], 1<<(hash&63) | 1<<(hash>>6&63) | 1<<(hash>>12&63)
 }
 
-// ban gives the ban of a network that covers an address, as roll.ban does.
-func (ns *nets) ban(r *roll, hi, lo uint64, v4 bool, now int64, scopes []string) (found banEnd) {
-	sets := [...]int{1, 2}
-	from := sets[:]
-	if v4 {
-		sets[0] = 0
-		from = sets[:1]
+// ban gives the ban of just this network, as roll.ban does.
+func (ns *nets) ban(r *roll, hi, lo uint64, width int, now int64, scopes []string) banEnd {
+	filter := ns.filter.Load()
+	if filter == nil {
+		return 0
 	}
-	for _, set := range from {
+	hash := r.hash(hi, lo, width)
+	if word, set := filtered(*filter, hash); word.Load()&set != set {
+		return 0
+	}
+	return r.ban(hash, hi, lo, width, now, scopes)
+}
+
+// cover gives the ban of a network that covers an address, as roll.ban does.
+func (ns *nets) cover(r *roll, hi, lo uint64, v4 bool, now int64, scopes []string) (found banEnd) {
+	from, to := 1, len(ns.widths)
+	if v4 {
+		from, to = 0, 1
+	}
+	for set := from; set < to; set++ {
 		for left := ns.widths[set].Load(); left != 0; left &= left - 1 {
 			width := bits.TrailingZeros64(left)
 			nhi, nlo := hi, lo
@@ -107,12 +118,7 @@ func (ns *nets) ban(r *roll, hi, lo uint64, v4 bool, now int64, scopes []string)
 				width += 64
 				nlo &^= 1<<(128-width) - 1
 			}
-			filter := *ns.filter.Load()
-			word, need := filtered(filter, r.hash(nhi, nlo, width))
-			if word.Load()&need != need {
-				continue
-			}
-			if e := r.ban(nhi, nlo, width, now, scopes); e != 0 {
+			if e := ns.ban(r, nhi, nlo, width, now, scopes); e != 0 {
 				if !e.soft() {
 					return e
 				}

@@ -136,7 +136,7 @@ func (s *sentence) term(now int64, d time.Duration) {
 		return
 	}
 	s.until = now + d.Milliseconds()
-	s.forget = s.until + historyFactor*d.Milliseconds()
+	s.forget = historyEnd(s.since, s.until)
 }
 
 // evidence makes a ban's evidence of the marks that led to it. What is beyond

@@ -31,7 +31,7 @@ func (ss *sentences) get(k sentenceKey) *sentence {
 		}
 		return nil
 	}
-	_, row := ss.roll.find(&k)
+	row, _ := ss.roll.find(&k)
 	if row == nil {
 		return nil
 	}
@@ -48,7 +48,7 @@ func (ss *sentences) active(k sentenceKey, now int64) *sentence {
 	return nil
 }
 
-func (ss *sentences) len() int { return ss.roll.live + len(ss.logins) }
+func (ss *sentences) len() int { return int(ss.roll.live.Load()) + len(ss.logins) }
 
 // put adds or changes a sentence.
 func (ss *sentences) put(s *sentence) {
@@ -108,43 +108,43 @@ func (ss *sentences) counts() map[banLabel]int {
 	return out
 }
 
-// walkBatch is how many sentences are gone through before others have a turn.
-const walkBatch = 512
-
 // walk calls f with every sentence, without its reason and evidence. The lock,
 // which the caller holds, is given up now and then, so that no client's answer
 // waits for an operator's listing; what comes and goes meanwhile is or is not
 // among them. f may change or drop the sentence that it is given, and must not
 // keep it.
 func (ss *sentences) walk(lock *sync.Mutex, f func(*sentence)) {
-	n := 0
 	rest := func() {
-		if n++; n%walkBatch == 0 {
-			lock.Unlock()
-			lock.Lock()
-		}
+		lock.Unlock()
+		lock.Lock()
 	}
 	var s sentence
-	for i := 0; i < len(ss.roll.rows.info); i++ {
-		for at := range pageRows {
-			// The page may go while others have their turn.
-			row := ss.roll.rows.at(uint32(i*pageRows + at))
-			if row == nil {
-				break
-			}
-			if banEnd(row.state.Load())&endInUse != 0 {
-				row.read(&ss.roll.classes, &s)
-				f(&s)
-				rest()
-			}
+	for part := range rollParts {
+		// A part is gone through in one go: when it grows, its rows move.
+		ss.roll.each(part, func(row *row) {
+			row.read(&ss.roll.classes, &s)
+			f(&s)
+		})
+		if part%walkParts == 0 {
+			rest()
 		}
 	}
+	n := 0
 	for _, s := range ss.logins {
 		c := *s
 		f(&c)
-		rest()
+		if n++; n%walkLogins == 0 {
+			rest()
+		}
 	}
 }
+
+// walkParts and walkLogins are how much is gone through before others have a
+// turn.
+const (
+	walkParts  = 2
+	walkLogins = 512
+)
 
 // next gives sentences to which something is to happen by now, some hundred at
 // a time. The caller sees to all of them.
@@ -152,16 +152,10 @@ func (ss *sentences) next(now int64) (list []sentence) {
 	if len(ss.due) > 0 && ss.due[0].next() <= now {
 		list = append(list, *ss.due[0])
 	}
-	var rows []uint32
-	for i := range ss.roll.rows.info {
-		if rows = ss.roll.rows.due(i, now, rows); len(rows) > 0 {
-			break
+	for part := range rollParts {
+		if more := ss.roll.due(part, now); len(more) > 0 {
+			return append(list, more...)
 		}
-	}
-	for _, n := range rows {
-		var s sentence
-		ss.roll.rows.at(n).read(&ss.roll.classes, &s)
-		list = append(list, s)
 	}
 	return list
 }

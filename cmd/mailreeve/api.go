@@ -74,6 +74,10 @@ func (d *daemon) api() http.Handler {
 				writeAPIError(w, err)
 				return
 			}
+			if list, ok := answer.(banList); ok {
+				list.write(w)
+				return
+			}
 			writeJSON(w, http.StatusOK, answer)
 		})
 	}
@@ -150,25 +154,6 @@ func (d *daemon) apiStatus(*http.Request) (any, error) {
 		s.Ready, s.NotReady = false, err.Error()
 	}
 	return s, nil
-}
-
-func (d *daemon) apiBans(r *http.Request) (any, error) {
-	q := r.URL.Query()
-	filter := guard.BanFilter{
-		Scope:    q.Get("scope"),
-		Rule:     q.Get("rule"),
-		Kind:     q.Get("kind"),
-		Sort:     q.Get("sort"),
-		Evidence: q.Get("evidence") == "true",
-	}
-	if within := q.Get("within"); within != "" {
-		prefix, err := guard.ParsePrefix(within)
-		if err != nil {
-			return nil, badRequest{err}
-		}
-		filter.Within = prefix
-	}
-	return orEmpty(d.guard.Bans(filter)), nil
 }
 
 func (d *daemon) apiBan(r *http.Request) (any, error) {

@@ -112,6 +112,9 @@ func remark(b guard.Ban) string {
 	if b.Reason != "" {
 		r = append(r, plain(b.Reason))
 	}
+	if b.Missing != "" {
+		r = append(r, plain(b.Missing))
+	}
 	return strings.Join(r, "; ")
 }
 
