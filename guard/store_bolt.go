@@ -2,6 +2,7 @@ package guard
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -9,6 +10,8 @@ import (
 	"os"
 	"path/filepath"
 	"runtime/debug"
+	"slices"
+	"strings"
 	"syscall"
 	"time"
 
@@ -190,6 +193,12 @@ func closeDamaged(db *bbolt.DB) {
 }
 
 func (b *boltBackend) write(records []record) (err error) {
+	// In order, for bbolt splits its pages only at the end: in any other each
+	// record would move half of those before it, and a hundred thousand that
+	// another node's bans may be would take minutes.
+	slices.SortFunc(records, func(a, b record) int {
+		return cmp.Or(strings.Compare(a.bucket, b.bucket), strings.Compare(a.key, b.key))
+	})
 	return b.db.Update(func(tx *bbolt.Tx) error {
 		for _, r := range records {
 			bucket, err := tx.CreateBucketIfNotExists([]byte(r.bucket))
