@@ -1,10 +1,12 @@
 package testbed
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -24,7 +26,8 @@ type Postfix struct {
 	// Log is where all of its daemons write.
 	Log LogFile
 
-	proc *process
+	proc    *process // postfix-script, which waits for the master
+	pidFile string   // the master's
 }
 
 // postfixMain is its main.cf. Name lookups are off because they cost seconds
@@ -130,7 +133,7 @@ func startPostfix(dir, root string, ports []int, users []User, ca *Authority) (*
 	p := &Postfix{
 		MXProxy: ports[0], SubmissionProxy: ports[1], MXLaxProxy: ports[2],
 		SMTPSProxy: ports[3], MX: ports[4], Submission: ports[5], XClient: ports[6],
-		Log: LogFile(filepath.Join(dir, "postfix.log")),
+		Log: LogFile(filepath.Join(dir, "postfix.log")), pidFile: filepath.Join(dir, "queue/pid/master.pid"),
 	}
 	etc := filepath.Join(dir, "etc")
 	for _, d := range []string{etc, filepath.Join(dir, "queue"), filepath.Join(dir, "data")} {
@@ -201,8 +204,21 @@ func (p *Postfix) ports() []int {
 	return []int{p.MXProxy, p.SubmissionProxy, p.MXLaxProxy, p.SMTPSProxy, p.MX, p.Submission, p.XClient}
 }
 
+// stop ends the master, after which its script ends by itself. A signal to the
+// script would leave the master behind.
 func (p *Postfix) stop() error {
-	return p.proc.stop(syscall.SIGTERM, 10*time.Second)
+	text, err := os.ReadFile(p.pidFile)
+	if err != nil {
+		return errors.Join(err, p.proc.stop(syscall.SIGTERM, 10*time.Second))
+	}
+	pid, err := strconv.Atoi(strings.TrimSpace(string(text)))
+	if err != nil {
+		return err
+	}
+	if err := syscall.Kill(pid, syscall.SIGTERM); err != nil {
+		return fmt.Errorf("stop Postfix's master: %w", err)
+	}
+	return p.proc.await(10 * time.Second)
 }
 
 func loopback(port int) string {

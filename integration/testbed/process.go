@@ -58,6 +58,12 @@ func (p *process) stop(sig syscall.Signal, limit time.Duration) error {
 	if err := p.cmd.Process.Signal(sig); err != nil && !errors.Is(err, os.ErrProcessDone) {
 		return err
 	}
+	return p.await(limit)
+}
+
+// await waits for the end of a process that was told to end; after limit it
+// kills.
+func (p *process) await(limit time.Duration) error {
 	timer := time.NewTimer(limit)
 	defer timer.Stop()
 	select {
@@ -66,7 +72,7 @@ func (p *process) stop(sig syscall.Signal, limit time.Duration) error {
 	case <-timer.C:
 		p.cmd.Process.Kill()
 		<-p.done
-		return fmt.Errorf("%s was still running %v after %v and was killed", p.cmd.Path, limit, sig)
+		return fmt.Errorf("%s was still running after %v and was killed", p.cmd.Path, limit)
 	}
 }
 
