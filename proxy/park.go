@@ -17,12 +17,12 @@ import (
 // clients has thousands. What it gives up is some microseconds at the next
 // byte; so only idleness parks, never the wait for one reply.
 
-// defaultRest is how long nothing must have moved before a connection parks.
-const defaultRest = 3 * time.Second
+// restAfter is how long nothing must have moved before a connection parks.
+const restAfter = 3 * time.Second
 
 // mayRest tells whether the sweeper should ask the connection to rest.
 func (c *conn) mayRest(now int64) bool {
-	if !c.talking.Load() || c.resting.Load() || c.gate.closed() || c.asking.Load() || now-c.moved.Load() < int64(c.service.server.restAfter) {
+	if !c.talking.Load() || c.resting.Load() || c.gate.closed() || c.asking.Load() || now-c.moved.Load() < int64(restAfter) {
 		return false
 	}
 	switch protocol.Phase(c.phase.Load()) {

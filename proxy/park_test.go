@@ -15,9 +15,6 @@ func TestParkedConnectionsEndByABan(t *testing.T) {
 	for range many {
 		b.dial("127.0.42.1").expect("* OK")
 	}
-	for _, c := range b.server.conns.list(nil) {
-		c.moved.Store(moment() - int64(defaultRest))
-	}
 	b.waitParked(many)
 	if _, err := b.guard.AddBan(guard.BanRequest{Target: "127.0.42.1"}); err != nil {
 		t.Fatal(err)

@@ -41,8 +41,7 @@ type Server struct {
 	tlsBuffers         tlsBuffers
 	arrivals           *arrivals
 	greeted            greeted
-	restAfter          time.Duration // see mayRest
-	run                string        // tells this run's connections from another's, in logs
+	run                string // tells this run's connections from another's, in logs
 
 	ctx     context.Context
 	stop    context.CancelFunc
@@ -78,7 +77,7 @@ func New(cfg Config, g *guard.Guard, log *slog.Logger) (*Server, error) {
 		return nil, fmt.Errorf("epoll: %w", err)
 	}
 	ctx, stop := context.WithCancel(context.Background())
-	s := &Server{lot: lot, pipes: make(pipes, maxPipes), pumps: newCrew(ctx.Done()), handshakers: newCrew(ctx.Done()), restAfter: defaultRest, guard: g, log: log, metrics: newMetrics(), conns: newRegistry(), run: strconv.FormatInt(time.Now().Unix(), 36),
+	s := &Server{lot: lot, pipes: make(pipes, maxPipes), pumps: newCrew(ctx.Done()), handshakers: newCrew(ctx.Done()), guard: g, log: log, metrics: newMetrics(), conns: newRegistry(), run: strconv.FormatInt(time.Now().Unix(), 36),
 		ctx: ctx, stop: stop, listeners: map[string]*listener{}, filter: newKernelFilter(g.InForce, log), arrivals: newArrivals()}
 	if s.tlsBuffers, err = findTLSBuffers(); err != nil {
 		log.Warn("idle TLS connections keep their read buffers", "error", err)

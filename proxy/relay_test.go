@@ -229,7 +229,6 @@ func TestParkedConnectionWakes(t *testing.T) {
 			}
 		}
 	}, nil)
-	b.server.restAfter = time.Millisecond
 	plain := b.dial("127.0.0.6")
 	c := plain.startTLS()
 	c.expect("* OK")
@@ -249,9 +248,14 @@ func TestParkedConnectionWakes(t *testing.T) {
 	b.waitFor("the parked connection to end with its client", func() bool { return b.server.conns.count() == 0 })
 }
 
+// waitParked makes connections look idle for long, and waits until n of them
+// have parked.
 func (b *bed) waitParked(n int) {
 	b.t.Helper()
 	b.waitFor("connections to park", func() bool {
+		for _, c := range b.server.conns.list(nil) {
+			c.moved.Store(moment() - int64(restAfter))
+		}
 		b.server.lot.mu.Lock()
 		defer b.server.lot.mu.Unlock()
 		return len(b.server.lot.cars) == n
