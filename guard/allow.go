@@ -144,6 +144,9 @@ func (g *Guard) Allow(r AllowRequest) (Allowed, error) {
 	if r.For < 0 {
 		return a, errors.New("a length of time is not negative")
 	}
+	if len(r.Reason) > maxReason {
+		return a, fmt.Errorf("a reason has at most %d bytes", maxReason)
+	}
 	if r.For != 0 && r.For != Forever {
 		a.Until = now.Add(r.For.Std())
 	}
