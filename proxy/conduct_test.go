@@ -86,6 +86,23 @@ func TestGreetDelay(t *testing.T) {
 	}
 }
 
+// Who is banned for talking early is cut before the server is dialled.
+func TestABanForTalkingEarlyNeedsNoServer(t *testing.T) {
+	l := smtpPlain
+	l.GreetDelay = guard.Duration(300 * time.Millisecond)
+	b := newBed(t, l, mx, func(_ *Config, gc *guard.Config) {
+		gc.Abuse = limit(t, "1/1d")
+	})
+	c := b.dial("127.0.10.6")
+	c.send("EHLO x")
+	if got := c.rest(); strings.Contains(got, "250") {
+		t.Errorf("it was told %q", got)
+	}
+	if line := b.ended("127.0.10.6"); !strings.Contains(line, "end=banned") || strings.Contains(line, "server=") {
+		t.Errorf("its line is %s", line)
+	}
+}
+
 func TestGreetedIsBounded(t *testing.T) {
 	var g greeted
 	now := moment()
