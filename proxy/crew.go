@@ -6,7 +6,7 @@ import "sync"
 // goroutine has 2 KiB of stack, and a handshake or a dial needs four to eight
 // times that: to grow there, copying what is on it each time, cost a twentieth
 // of what a connection does. What it gives up: the stacks of those who wait, at
-// most crewWaits of them.
+// most crewWaits of them, and none once nothing has come for some seconds.
 //
 // Those who shake hands are a crew of their own, so that no connection lives
 // for hours on the stack that its handshake needed.
@@ -56,5 +56,17 @@ func (cr *crew) await() func() {
 		return f
 	case <-cr.off:
 		return nil
+	}
+}
+
+// thin has a few of those who wait go. It is called now and then: who is needed
+// comes back, and of a crew that is not needed nobody stays.
+func (cr *crew) thin() {
+	for range crewWaits / 8 {
+		select {
+		case cr.next <- nil:
+		default:
+			return
+		}
 	}
 }

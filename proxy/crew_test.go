@@ -35,6 +35,15 @@ func TestCrew(t *testing.T) {
 			t.Errorf("%d were run, want %d", n, crewWaits+11)
 		}
 		close(release)
+		synctest.Wait()
+		for range 8 {
+			cr.thin()
+			synctest.Wait()
+		}
+		if n := len(cr.waiting); n != 0 {
+			t.Errorf("%d wait for nothing", n)
+		}
+		cr.run(func() {}) // and one more waits
 		close(off)
 		cr.working.Wait() // the bubble ends with its last goroutine
 	})

@@ -27,6 +27,8 @@ func (s *Server) sweep() {
 		case <-tick.C:
 		}
 		s.closer.flush()
+		s.pumps.thin()
+		s.handshakers.thin()
 		now := moment()
 		list = s.conns.list(list[:0])
 		for _, c := range list {
