@@ -145,7 +145,9 @@ func decodeSentenceKey(b []byte, intern func([]byte) string) (k sentenceKey, err
 
 // Bounds of a ban's texts, in bytes.
 const (
-	maxName   = 255 // of a rule, a scope, a limit
+	// MaxName bounds the names of rules, scopes and listeners: a ban with a
+	// longer one could not be read back.
+	MaxName   = 255
 	maxReason = 4096
 )
 
@@ -244,7 +246,7 @@ func (s *sentence) decodeHead(key, value []byte, intern func([]byte) string) (ev
 	s.forget = d.ending(s.until)
 	s.repeats = int32(d.upTo(math.MaxInt32))
 	s.score = milli(d.varint())
-	s.cause = cause{rule: d.text(maxName, intern), limit: d.text(maxName, intern)}
+	s.cause = cause{rule: d.text(MaxName, intern), limit: d.text(MaxName, intern)}
 	s.reason = d.text(maxReason, intern)
 	if d.bad || flags&^knownFlags != 0 {
 		return nil, errRecord

@@ -59,7 +59,7 @@ func (w *ruleWindow) encodeTerms(b []byte) []byte {
 }
 
 func (d *decoder) terms() (w ruleWindow) {
-	w.rule = d.text(maxName, plainText)
+	w.rule = d.text(MaxName, plainText)
 	flags := d.byte()
 	w.good, w.share = flags&windowGood != 0, flags&windowShare != 0
 	w.limit = milli(d.upTo(math.MaxInt64))

@@ -325,6 +325,8 @@ func (c *Config) validateRules() (errs []error) {
 			bad("name", "a rule needs a name")
 		case strings.Trim(r.Name, "abcdefghijklmnopqrstuvwxyz0123456789-") != "":
 			bad("name", "%q: a name has lower case letters, digits and hyphens", r.Name)
+		case len(r.Name) > MaxName:
+			bad("name", "is longer than %d bytes", MaxName)
 		case seen[r.Name]:
 			bad("name", "there are two rules named %q", r.Name)
 		}

@@ -70,8 +70,8 @@ func (g *Guard) bannable(r *BanRequest, now time.Time) (netip.Prefix, error) {
 		return p, err
 	case r.For < 0:
 		return p, fmt.Errorf("%s: a length of time is not negative", r.Target)
-	case len(r.Reason) > maxReason || len(r.Scope) > maxName:
-		return p, fmt.Errorf("%s: a reason has at most %d bytes, and a scope %d", r.Target, maxReason, maxName)
+	case len(r.Reason) > maxReason || len(r.Scope) > MaxName:
+		return p, fmt.Errorf("%s: a reason has at most %d bytes, and a scope %d", r.Target, maxReason, MaxName)
 	case p.Bits() == 0:
 		return p, fmt.Errorf("%s: that would ban everybody", r.Target)
 	case p.IsSingleIP() && g.index.allowed(p.Addr(), now.UnixMilli()):

@@ -12,7 +12,7 @@ func TestWhatAnOperatorSaysIsAsLongAsTheStoreTakes(t *testing.T) {
 	longest := strings.Repeat("r", maxReason)
 	for _, r := range []BanRequest{
 		{Target: "192.0.2.9", Reason: longest + "r"},
-		{Target: "192.0.2.9", Scope: strings.Repeat("s", maxName+1)},
+		{Target: "192.0.2.9", Scope: strings.Repeat("s", MaxName+1)},
 	} {
 		if _, err := s.g.AddBan(r); err == nil {
 			t.Errorf("a ban with a reason of %d and a scope of %d bytes was taken", len(r.Reason), len(r.Scope))

@@ -199,6 +199,12 @@ func (l *Listener) normalize(i int, upstreams map[string]bool, haveCertificate b
 	if l.Name == "" {
 		return listenerError(i, "name", "is missing")
 	}
+	if len(l.Name) > guard.MaxName {
+		return listenerError(i, "name", "is longer than %d bytes", guard.MaxName)
+	}
+	if len(l.Scope) > guard.MaxName {
+		return listenerError(i, "scope", "is longer than %d bytes", guard.MaxName)
+	}
 	if _, port, err := net.SplitHostPort(l.Address); err != nil || port == "" {
 		return listenerError(i, "address", "%q is not host:port or :port", l.Address)
 	}

@@ -56,7 +56,7 @@ type conn struct {
 	left    bool          // the client has gone; its last bytes have been shown
 	present bool          // see notePresence
 	delay   time.Duration // how long the next answer is to be held back
-	place   int32         // in the lot, while parked
+	place   int64         // in the lot, while parked
 	drip    drip          // the sweeper's
 	deaf    bool          // a write to the client has failed
 	early   bool          // the client talked before our greeting, and this has not been told

@@ -98,8 +98,8 @@ type lot struct {
 	wake  [2]int // a pipe that ends the loop
 
 	mu   sync.Mutex
-	cars map[int32]*conn
-	next int32
+	cars map[int64]*conn
+	next int64
 }
 
 func newLot() (*lot, error) {
@@ -107,12 +107,12 @@ func newLot() (*lot, error) {
 	if err != nil {
 		return nil, err
 	}
-	l := &lot{epoll: epoll, cars: map[int32]*conn{}}
+	l := &lot{epoll: epoll, cars: map[int64]*conn{}}
 	if err := unix.Pipe2(l.wake[:], unix.O_CLOEXEC|unix.O_NONBLOCK); err != nil {
 		unix.Close(epoll)
 		return nil, err
 	}
-	ev := unix.EpollEvent{Events: unix.EPOLLIN, Fd: -1}
+	ev := eventFor(unix.EPOLLIN, wakePlace)
 	if err := unix.EpollCtl(epoll, unix.EPOLL_CTL_ADD, l.wake[0], &ev); err != nil {
 		l.close()
 		return nil, err
@@ -148,16 +148,16 @@ func (l *lot) park(c *conn) error {
 }
 
 // control puts an end's socket into the epoll or takes it out. Both events of
-// a connection carry its place; a place is never used twice in a row, so an
-// event that comes late finds nobody.
-func (l *lot) control(e *end, op int, place int32) error {
+// a connection carry its place; a place is never used twice, so an event that
+// comes late finds nobody.
+func (l *lot) control(e *end, op int, place int64) error {
 	rc, err := e.tcp.SyscallConn()
 	if err != nil {
 		return err
 	}
 	var ctlErr error
 	err = rc.Control(func(fd uintptr) {
-		ev := unix.EpollEvent{Events: unix.EPOLLIN | unix.EPOLLRDHUP | unix.EPOLLONESHOT, Fd: place}
+		ev := eventFor(unix.EPOLLIN|unix.EPOLLRDHUP|unix.EPOLLONESHOT, place)
 		ctlErr = unix.EpollCtl(l.epoll, op, int(fd), &ev)
 	})
 	if err != nil {
@@ -165,6 +165,17 @@ func (l *lot) control(e *end, op int, place int32) error {
 	}
 	return ctlErr
 }
+
+// wakePlace is where nobody parks: its event ends the loop.
+const wakePlace = -1
+
+// eventFor gives an event that carries a place in the 64 bits that the kernel
+// gives back with it: 32 would be used up in weeks.
+func eventFor(events uint32, place int64) unix.EpollEvent {
+	return unix.EpollEvent{Events: events, Fd: int32(place), Pad: int32(place >> 32)}
+}
+
+func placeOf(ev *unix.EpollEvent) int64 { return int64(ev.Pad)<<32 | int64(uint32(ev.Fd)) }
 
 // forget takes a connection's sockets out of the epoll. A closed one is out
 // already.
@@ -177,7 +188,7 @@ func (l *lot) forget(c *conn) {
 }
 
 // take gives the connection that waits at a place, and empties it.
-func (l *lot) take(place int32) *conn {
+func (l *lot) take(place int64) *conn {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	c := l.cars[place]
@@ -198,7 +209,7 @@ func (l *lot) watch(ctx context.Context, log *slog.Logger) {
 			return
 		}
 		for _, ev := range events[:max(n, 0)] {
-			if c := l.take(ev.Fd); c != nil {
+			if c := l.take(placeOf(&ev)); c != nil {
 				c.unpark(l)
 			}
 		}
