@@ -170,9 +170,27 @@ func (l *memoryLedger) foldLocked(e *entry) {
 		c := claim{key: k, rule: w.rule, terms: w.terms}
 		for _, m := range w.marks {
 			_, into := l.windowLocked(e.touched, &c)
-			m.value = 0
-			into.charge(m, maxMarks/16)
+			into.fold(m, w.period.Milliseconds()/foldedMarks)
 		}
 	}
 	l.dirty[k] = struct{}{}
+}
+
+// foldedMarks is about how many marks a period of what was folded takes: with
+// one for each event, a flood of sources would fill each network's window.
+const foldedMarks = 32
+
+// fold adds the points of an evicted mark without what led to them. Those that
+// come within a while of each other are one mark, and last as long as the first.
+func (w *window) fold(m mark, within int64) {
+	if n := len(w.marks); n > 0 {
+		last := &w.marks[n-1]
+		if last.trace == nil && last.value == 0 && last.hard == m.hard && m.at < last.at+within {
+			last.points += m.points
+			w.sum += m.points
+			return
+		}
+	}
+	m.value, m.trace = 0, nil
+	w.charge(m, maxMarks/16)
 }
