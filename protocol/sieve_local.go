@@ -94,13 +94,14 @@ func (c *sieveConversation) bad(size int, text string) Step {
 	return step
 }
 
-// noop answers NOOP, with the tag it may carry (RFC 5804 section 2.13).
+// noop answers NOOP, with the tag it may carry (RFC 5804 section 2.13), in the
+// words that Pigeonhole has for each.
 func (c *sieveConversation) noop(cmd *sieveCommand) Step {
-	code := ""
+	reply := `OK "NOOP completed."`
 	if len(cmd.args) > 0 && len(cmd.args[0]) <= 1024 {
-		code = "(TAG " + sieveQuote(cmd.args[0]) + ") "
+		reply = "OK (TAG " + sieveQuote(cmd.args[0]) + `) "Done"`
 	}
-	return Step{Take: cmd.size, ToClient: []byte("OK " + code + "\"NOOP completed.\"\r\n")}
+	return Step{Take: cmd.size, ToClient: []byte(reply + "\r\n")}
 }
 
 // capabilities composes the list as we tell it ourselves.
