@@ -118,10 +118,29 @@ func parseConfig(file, text string) (*Config, error) {
 	if err := unknownKeys(file, where, md.Undecoded()); err != nil {
 		return nil, err
 	}
-	if err := c.check(); err != nil {
+	if err := errors.Join(c.check(), missingLimits(text)); err != nil {
 		return nil, placeError(file, where, err)
 	}
 	return &c, nil
+}
+
+// missingLimits refuses rules without a limit: decoded they look as if somebody
+// had switched them off, and would silently do nothing.
+func missingLimits(text string) error {
+	var given struct {
+		Guard struct {
+			Rule []struct{ Limit *guard.Limit }
+		}
+	}
+	if _, err := toml.Decode(text, &given); err != nil {
+		return err // not after it has been decoded once
+	}
+	for i, r := range given.Guard.Rule {
+		if r.Limit == nil {
+			return &guard.KeyError{Key: fmt.Sprintf("rule[%d].limit", i), Err: errors.New(`is missing; write points/period like "10/1h", or "off"`)}
+		}
+	}
+	return nil
 }
 
 // check fills in what was left out and checks every part.
