@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"log/slog"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -11,11 +12,29 @@ import (
 	"mailreeve/proxy"
 )
 
+// A sharedBuffer takes what a timer's goroutine writes while a test reads.
+type sharedBuffer struct {
+	mu  sync.Mutex
+	buf bytes.Buffer
+}
+
+func (b *sharedBuffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.buf.Write(p)
+}
+
+func (b *sharedBuffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.buf.String()
+}
+
 // Lines of connections come out together and in order, no later than
 // promised; anything else comes out at once, behind those before it.
 func TestLogBatch(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		var out bytes.Buffer
+		var out sharedBuffer
 		log := newLogger(&out, LogConfig{Level: "info", Format: "text"}, new(slog.LevelVar))
 		lines := func() int { synctest.Wait(); return strings.Count(out.String(), "\n") }
 
