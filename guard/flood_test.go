@@ -53,3 +53,21 @@ func TestManySourcesLeaveMemoryFlat(t *testing.T) {
 		t.Errorf("who was banned before is let in: %v", v)
 	}
 }
+
+// The points of a network whose addresses are evicted one after the other stay,
+// in few marks and without evidence, however many there were.
+func TestWhatIsEvictedIsFoldedIntoFewMarks(t *testing.T) {
+	const n, hour = 3000, 3_600_000
+	var w window
+	for i := range n {
+		w.fold(mark{at: int64(i) * hour / n, points: 1000, value: uint32(i + 1), trace: &trace{}}, hour/foldedMarks)
+	}
+	if len(w.marks) > foldedMarks+1 || w.sum != n*1000 {
+		t.Errorf("%d marks that add up to %d, want at most %d that add up to %d", len(w.marks), w.sum, foldedMarks+1, n*1000)
+	}
+	for _, m := range w.marks {
+		if m.trace != nil || m.value != 0 {
+			t.Errorf("a mark kept what led to it: %+v", m)
+		}
+	}
+}
