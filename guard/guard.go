@@ -307,7 +307,7 @@ func (g *Guard) Admit(o *Origin) protocol.Verdict {
 	switch {
 	case end == 0:
 		return protocol.Pass
-	case g.index.allowed(o.Addr.Unmap(), now):
+	case g.index.allowed(o.Addr.Unmap(), now) && g.index.allowed(o.Addr.Unmap(), g.clock.milli()):
 		return protocol.Pass
 	case end.soft():
 		g.stats.softAt.Add(1)
