@@ -88,6 +88,53 @@ func TestAnUnbanInTheMiddleOfABanStands(t *testing.T) {
 	}
 }
 
+// A ban by hand that takes the place of a rule's ban, whose evidence is still on
+// its way, keeps its own reason and has none of the other's points.
+func TestABanByHandInTheMiddleOfABanStands(t *testing.T) {
+	tell(t, nil, func(s *story) {
+		far := &farLedger{s.g.ledger, make(chan struct{}), make(chan struct{})}
+		s.g.ledger = far
+		done := make(chan struct{})
+		go func() {
+			s.guesses("192.0.2.1", "alice", 10)
+			close(done)
+		}()
+		<-far.asked
+		time.Sleep(time.Second)
+		if _, err := s.g.AddBan(BanRequest{Target: "192.0.2.1", Scope: "auth", Reason: "by hand"}); err != nil {
+			s.Fatal(err)
+		}
+		far.release <- struct{}{}
+		<-done
+		bans := s.g.Bans(BanFilter{Evidence: true})
+		if len(bans) != 1 || bans[0].Rule != manualRule || bans[0].Reason != "by hand" || bans[0].Score != 0 || len(bans[0].Events) != 0 {
+			s.Errorf("bans %+v", bans)
+		}
+	})
+}
+
+// Earlier bans make offences weigh more where they were, and only there: not in
+// another scope, nor in a dry run.
+func TestEarlierBansWeighWhereTheyWere(t *testing.T) {
+	tell(t, nil, func(s *story) {
+		o := from("192.0.2.1")
+		s.guesses("192.0.2.1", "alice", 10)
+		time.Sleep(2 * time.Hour)
+		p := priors{g: s.g, addr: mustAddr("192.0.2.1"), now: time.Now().UnixMilli()}
+		for _, c := range []struct {
+			rule rule
+			more bool
+		}{
+			{rule{scope: "auth"}, true}, {rule{scope: "mx"}, false}, {rule{scope: "auth"}, true}, {rule{scope: "auth", dryRun: true}, false},
+		} {
+			c.rule.consequence, c.rule.limit = banned, 10_000
+			if got := p.severe(&c.rule, o, 1000); (got > 1000) != c.more {
+				s.Errorf("scope %s, dry run %v: %d thousandths for one point; more than one: want %v", c.rule.scope, c.rule.dryRun, got, c.more)
+			}
+		}
+	})
+}
+
 // A ban is one line, with what there is to say of it and nothing that is empty.
 func TestABanIsOneLine(t *testing.T) {
 	var log bytes.Buffer
