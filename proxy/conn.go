@@ -313,8 +313,15 @@ func (c *conn) enter() bool {
 }
 
 // leave ends a goroutine's work. A connection whose last worker has left is
-// over.
+// over. It is to be deferred: if the work panics, it says whose connection that
+// was and lets the program end, for what was under a lock cannot be trusted any
+// more, and taking mu here might wait forever.
 func (c *conn) leave() {
+	if p := recover(); p != nil {
+		c.service.server.log.Error("a fault in mailreeve itself ends it, the trace follows: please report both",
+			"conn", c.name(), "listener", c.service.Name, "client", c.remote.String())
+		panic(p)
+	}
 	c.mu.Lock()
 	c.workers--
 	last := c.workers == 0 && c.over
