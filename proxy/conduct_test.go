@@ -86,7 +86,7 @@ func TestGreetDelay(t *testing.T) {
 	}
 }
 
-// Who is banned for talking early is cut before the server is dialled.
+// Who is banned for talking early is told so before the server is dialled.
 func TestABanForTalkingEarlyNeedsNoServer(t *testing.T) {
 	l := smtpPlain
 	l.GreetDelay = guard.Duration(300 * time.Millisecond)
@@ -95,8 +95,9 @@ func TestABanForTalkingEarlyNeedsNoServer(t *testing.T) {
 	})
 	c := b.dial("127.0.10.6")
 	c.send("EHLO x")
-	if got := c.rest(); strings.Contains(got, "250") {
-		t.Errorf("it was told %q", got)
+	c.expect("220 ")
+	if got, want := c.rest(), string(protocol.Lookup("smtp").Say(protocol.SayBanned, "proxy.example.test")); got != want {
+		t.Errorf("it was told %q, want %q", got, want)
 	}
 	if line := b.ended("127.0.10.6"); !strings.Contains(line, "end=banned") || strings.Contains(line, "server=") {
 		t.Errorf("its line is %s", line)

@@ -15,7 +15,7 @@ func (c *conn) dial() bool {
 		c.early = false
 		if c.tellEvent(protocol.Event{Kind: protocol.EarlyTalk}) {
 			c.mu.Unlock()
-			c.stop("banned", nil)
+			c.cut(protocol.SayBanned, "banned", gateReply)
 			return false
 		}
 	}
