@@ -72,7 +72,7 @@ func (d *demo) start(ctx context.Context) error {
 		return err
 	}
 	level := new(slog.LevelVar)
-	log := newLogger(d.log, LogConfig{Level: "info", Format: "text"}, level)
+	log, _ := newLogger(d.log, LogConfig{Level: "info", Format: "text"}, level)
 	if d.server, err = newDemoServer(log); err != nil {
 		return err
 	}

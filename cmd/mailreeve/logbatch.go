@@ -24,7 +24,30 @@ const (
 	linesMost = 32 << 10
 )
 
-// A lineBatch is the writer below a log's handler.
+// newLogger logs to w as configured. The level can be changed later. Whoever
+// ends the program calls flush before.
+func newLogger(w io.Writer, c LogConfig, level *slog.LevelVar) (log *slog.Logger, flush func()) {
+	if l, err := c.level(); err == nil {
+		level.Set(l)
+	}
+	batch := &lineBatch{out: w}
+	options := &slog.HandlerOptions{Level: level}
+	handler := func(prefix string) slog.Handler {
+		if c.Format == "json" {
+			return slog.NewJSONHandler(lineWriter{batch, prefix}, options)
+		}
+		return slog.NewTextHandler(lineWriter{batch, prefix}, options)
+	}
+	var h slog.Handler
+	if isJournal(w) {
+		h = newJournalHandler(c.Format == "json", handler)
+	} else {
+		h = handler("")
+	}
+	return slog.New(batchHandler{h, batch}), batch.flush
+}
+
+// A lineBatch is what the writers below a log's handlers write to.
 type lineBatch struct {
 	out io.Writer
 
@@ -32,14 +55,21 @@ type lineBatch struct {
 	lines []byte
 }
 
+// A lineWriter puts a prefix before each line of a batch.
+type lineWriter struct {
+	batch  *lineBatch
+	prefix string
+}
+
 // Write takes one line.
-func (b *lineBatch) Write(p []byte) (int, error) {
+func (w lineWriter) Write(p []byte) (int, error) {
+	b := w.batch
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if len(b.lines) == 0 {
 		time.AfterFunc(linesWait, b.flush)
 	}
-	b.lines = append(b.lines, p...)
+	b.lines = append(append(b.lines, w.prefix...), p...)
 	if len(b.lines) >= linesMost {
 		b.flushLocked()
 	}

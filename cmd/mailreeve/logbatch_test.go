@@ -35,7 +35,7 @@ func (b *sharedBuffer) String() string {
 func TestLogBatch(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var out sharedBuffer
-		log := newLogger(&out, LogConfig{Level: "info", Format: "text"}, new(slog.LevelVar))
+		log, _ := newLogger(&out, LogConfig{Level: "info", Format: "text"}, new(slog.LevelVar))
 		lines := func() int { synctest.Wait(); return strings.Count(out.String(), "\n") }
 
 		log.Info(proxy.ConnectionEnded, "conn", "a")

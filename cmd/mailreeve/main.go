@@ -19,13 +19,16 @@ import (
 	"syscall"
 )
 
-// The exit codes. Scripts rely on them; docs/commands.md lists them.
+// The exit codes. Scripts rely on them; docs/commands.md lists them. They are
+// those of sysexits.h, as sendmail's and Postfix's, since systemd shows small
+// ones by names of its own (4 as NOPERMISSION). 2 is left to Go's runtime,
+// which exits with it after a panic.
 const (
 	exitDone        = 0
-	exitRefused     = 1 // it could not be done; the message says why
-	exitUsage       = 2 // the command line is wrong
-	exitUnreachable = 3 // the running mailreeve cannot be reached
-	exitConfig      = 4 // the configuration is wrong
+	exitRefused     = 1  // it could not be done; the message says why
+	exitUsage       = 64 // EX_USAGE: the command line is wrong
+	exitUnreachable = 69 // EX_UNAVAILABLE: the running mailreeve cannot be reached
+	exitConfig      = 78 // EX_CONFIG: the configuration is wrong
 )
 
 // An exitError carries the code to exit with. Errors without one exit with
@@ -55,8 +58,12 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	if errors.Is(err, flag.ErrHelp) {
 		return exitDone
 	}
+	prefix := ""
+	if isJournal(stderr) {
+		prefix = errorPriority.prefix()
+	}
 	for line := range strings.SplitSeq(err.Error(), "\n") {
-		fmt.Fprintln(stderr, "mailreeve:", line)
+		fmt.Fprintf(stderr, "%smailreeve: %s\n", prefix, line)
 	}
 	var exit *exitError
 	if errors.As(err, &exit) {

@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"flag"
-	"io"
 	"log/slog"
 	"os"
 	"os/signal"
@@ -23,7 +22,8 @@ func serveVerb(*flag.FlagSet) action {
 			return &exitError{exitConfig, err}
 		}
 		level := new(slog.LevelVar)
-		log := newLogger(in.stderr, c.Log, level)
+		log, flush := newLogger(in.stderr, c.Log, level)
+		defer flush()
 		hup := make(chan os.Signal, 1)
 		signal.Notify(hup, syscall.SIGHUP)
 		defer signal.Stop(hup)
@@ -59,18 +59,4 @@ func (d *daemon) obey(ctx context.Context, hup <-chan os.Signal) {
 			tellSystemd(d.log, sd.SdNotifyReady)
 		}
 	}
-}
-
-// newLogger logs to w as configured. The level can be changed later.
-func newLogger(w io.Writer, c LogConfig, level *slog.LevelVar) *slog.Logger {
-	if l, err := c.level(); err == nil {
-		level.Set(l)
-	}
-	batch := &lineBatch{out: w}
-	options := &slog.HandlerOptions{Level: level}
-	var h slog.Handler = slog.NewTextHandler(batch, options)
-	if c.Format == "json" {
-		h = slog.NewJSONHandler(batch, options)
-	}
-	return slog.New(batchHandler{h, batch})
 }
