@@ -84,7 +84,7 @@ func newFleet(g *Guard, c SharedStoreConfig) (*fleet, error) {
 	f := &fleet{
 		g: g, cfg: c, options: options, link: k, again: make(chan struct{}, 1), hurry: make(chan struct{}, 1), synced: make(chan struct{}),
 		share: &share{link: k, names: n, script: newScript(recordsScript), node: node, told: make(map[string]int64),
-			versions: newVersions(k.steady.Load),
+			versions: newVersions(mix(0, []byte(node)), k.fleetClock),
 			keepFor:  func() time.Duration { return max(min(g.set.Load().cfg.Familiar.Std(), removedFor), knownFor) }},
 	}
 	f.share.writer = newWriter(shareBackend{f.share}, slog.New(slog.NewTextHandler(io.Discard, nil)))

@@ -9,7 +9,7 @@ import (
 // A heardSentence is a sentence that another node has pronounced or lifted.
 type heardSentence struct {
 	s       *sentence
-	version int64 // the fleet's
+	version stamp // in the fleet's time
 	// forgotten: it is gone with its history.
 	forgotten bool
 }
@@ -24,7 +24,7 @@ const sameSentence = 2 * steadyWithin
 //
 // In bulk they are many, of a reading of all keys: nobody is told who follows
 // events, and they are kept by who reads, see keepRead.
-func (g *Guard) hear(list []*heardSentence, reading uint32, bulk bool) {
+func (g *Guard) hear(list []*heardSentence, reading uint16, bulk bool) {
 	now := g.clock.now().UnixMilli()
 	var told []heardChange
 	var records []record
@@ -92,7 +92,7 @@ func (g *Guard) hear(list []*heardSentence, reading uint32, bulk bool) {
 }
 
 // hear tells whether a sentence says more than what is known of it, have.
-func (v *versions) hear(h *heardSentence, have *sentence, reading uint32, bulk bool) bool {
+func (v *versions) hear(h *heardSentence, have *sentence, reading uint16, bulk bool) bool {
 	id := versionID(v, h.s.sentenceKey)
 	standing := v.compare(id, h.version, reading)
 	if standing == versionFirst && have != nil {
@@ -110,15 +110,15 @@ func (v *versions) hear(h *heardSentence, have *sentence, reading uint32, bulk b
 // compareSince compares by when sentences began: after a restart the version of
 // what this node has is not known. What began when it did is the same.
 func (v *versions) compareSince(h *heardSentence, have *sentence) versionStanding {
-	apart, since := h.s.since-have.since, have.since+v.steady()
+	apart, since := h.s.since-have.since, v.fleet(stamp{at: have.since, own: true}).at
 	switch {
 	case h.forgotten || !h.s.active:
-		if h.version < since-sameSentence {
+		if h.version.at < since-sameSentence {
 			return versionOld
 		}
 	case -sameSentence <= apart && apart <= sameSentence:
 		return versionSame
-	case h.version <= since:
+	case h.version.at <= since:
 		return versionOld
 	}
 	return versionNew

@@ -204,7 +204,7 @@ func BenchmarkFleetMillionBans(b *testing.B) {
 			s.sentenceKey = sentenceKey{kind: banned, scope: "auth", key: key4(i)}
 			s.repeats = 1
 			s.until, s.forget = now+7200_000, now+4*7200_000
-			records = append(records, versioned(s.record(), now))
+			records = append(records, stamped(s.record(), stamp{at: now, node: 1}))
 		}
 		if err := first.fleet.share.send(context.Background(), c, records, false); err != nil {
 			b.Fatal(err)

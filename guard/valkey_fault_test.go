@@ -254,21 +254,23 @@ func TestHostileValuesAreIgnored(t *testing.T) {
 		return string(appendHistory(nil, s.sentenceKey, s, 0))
 	}
 	asItIs := func(*sentence) {}
-	history("blocked-ip.0.0.0.0/0", "all", "7 "+ban("0.0.0.0/0", asItIs))
-	history("blocked-ip.::/0", "all", "7 "+ban("::/0", asItIs))
-	history("blocked-ip.198.51.100.0/24", "all", "7 "+ban("203.0.113.0/24", asItIs))
-	history("blocked-ip.192.0.2.73", "auth", "7 "+ban("192.0.2.73/32", asItIs))
-	history("blocked-ip.192.0.2.74", "all", "7 "+ban("192.0.2.74/32", asItIs)[:20])
-	history("blocked-ip.192.0.2.75", "all", "7 "+ban("192.0.2.75/32", func(s *sentence) { s.reason = strings.Repeat("x", maxReason+1) }))
-	history("blocked-ip.192.0.2.76", "all", "7 "+ban("192.0.2.76/32", func(s *sentence) { s.score = maxScore + 1 }))
-	history("blocked-ip.192.0.2.77", "all", "-1 "+ban("192.0.2.77/32", asItIs))
-	history("blocked-ip.192.0.2.78", "all", "soon "+ban("192.0.2.78/32", asItIs))
-	history("blocked-ip.192.0.2.79", "all", "9007199254740993 "+ban("192.0.2.79/32", asItIs))
+	history("blocked-ip.0.0.0.0/0", "all", "7 1 "+ban("0.0.0.0/0", asItIs))
+	history("blocked-ip.::/0", "all", "7 1 "+ban("::/0", asItIs))
+	history("blocked-ip.198.51.100.0/24", "all", "7 1 "+ban("203.0.113.0/24", asItIs))
+	history("blocked-ip.192.0.2.73", "auth", "7 1 "+ban("192.0.2.73/32", asItIs))
+	history("blocked-ip.192.0.2.74", "all", "7 1 "+ban("192.0.2.74/32", asItIs)[:20])
+	history("blocked-ip.192.0.2.75", "all", "7 1 "+ban("192.0.2.75/32", func(s *sentence) { s.reason = strings.Repeat("x", maxReason+1) }))
+	history("blocked-ip.192.0.2.76", "all", "7 1 "+ban("192.0.2.76/32", func(s *sentence) { s.score = maxScore + 1 }))
+	history("blocked-ip.192.0.2.77", "all", "-1 1 "+ban("192.0.2.77/32", asItIs))
+	history("blocked-ip.192.0.2.78", "all", "soon 1 "+ban("192.0.2.78/32", asItIs))
+	history("blocked-ip.192.0.2.79", "all", "9007199254740993 1 "+ban("192.0.2.79/32", asItIs))
+	history("blocked-ip.192.0.2.80", "all", "7 "+ban("192.0.2.80/32", asItIs))
+	history("blocked-ip.192.0.2.81", "all", "7 4294967296 "+ban("192.0.2.81/32", asItIs))
 	history("blocked-ip.nonsense", "all", "\x00\xff{")
 	put("places.%zz", "192.0.2.0/24", "1")
 	put("places.owner", "everywhere", "soon")
-	history("allowed-ip.0.0.0.0", "command", `7 {"prefix":"0.0.0.0/0","version":7}`)
-	history("allowed-ip.192.0.2.9", "command", `7 {"prefix":"192.0.2.9/32","version":-7}`)
+	history("allowed-ip.0.0.0.0", "command", `7 1 {"prefix":"0.0.0.0/0"}`)
+	history("allowed-ip.192.0.2.9", "command", `-7 1 {"prefix":"192.0.2.9/32"}`)
 	put("what.ever", "x", "y")
 	redisCLI(t, c, "SET", names{"mailreeve:"}.history("blocked-ip.192.0.2.88"), "a string")
 	redisCLI(t, c, "ZADD", names{"mailreeve:"}.index("blocked-ip.192.0.2.88"), "9e15", "blocked-ip.192.0.2.88")
@@ -283,7 +285,7 @@ func TestHostileValuesAreIgnored(t *testing.T) {
 	fresh.comesTo("192.0.2.3", protocol.Banned)
 	for _, n := range []*node{good, fresh} {
 		for _, addr := range []string{"203.0.113.5", "198.51.100.5", "192.0.2.73", "192.0.2.74",
-			"192.0.2.75", "192.0.2.76", "192.0.2.77", "192.0.2.78", "192.0.2.79", "192.0.2.88", "8.8.8.8", "2001:db8::1"} {
+			"192.0.2.75", "192.0.2.76", "192.0.2.77", "192.0.2.78", "192.0.2.79", "192.0.2.80", "192.0.2.81", "192.0.2.88", "8.8.8.8", "2001:db8::1"} {
 			n.admits(from(addr), protocol.Pass)
 		}
 		if len(n.g.Allowed()) != 0 {

@@ -24,8 +24,9 @@ type follower struct {
 	sureAt time.Time
 	doubts atomic.Uint64
 	tidied int
-	// reading numbers the readings of all keys.
-	reading uint32
+	// reading numbers the readings of all keys; two that are 65,536 apart may
+	// share a number.
+	reading uint16
 	// applied counts changes taken over, for tests and metrics.
 	applied atomic.Uint64
 }
@@ -55,7 +56,7 @@ func (f *fleet) follow(ctx context.Context) {
 	r := &f.follower
 	for ctx.Err() == nil {
 		c := f.client.Load()
-		if c == nil {
+		if c == nil || !f.link.timed.Load() {
 			pause(ctx, followPause)
 			continue
 		}

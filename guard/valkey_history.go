@@ -36,10 +36,10 @@ func appendHistory(b []byte, k sentenceKey, s *sentence, ahead int64) []byte {
 // readHistory reads the history of a field of a key. Whatever the store holds,
 // it is that of a sentence that this program could have made, or there is an
 // error.
-func readHistory(name, field string, version int64, b []byte, ahead int64, intern func([]byte) string) (*heardSentence, error) {
+func readHistory(name, field string, version stamp, b []byte, ahead int64, intern func([]byte) string) (*heardSentence, error) {
 	d := decoder{b: b}
 	storeKey := d.take(d.upTo(maxStoreKey))
-	if d.bad || version <= 0 || version > maxMoment {
+	if d.bad || !version.sane() {
 		return nil, errRecord
 	}
 	h := &heardSentence{s: &sentence{}, version: version, forgotten: len(d.b) == 0}

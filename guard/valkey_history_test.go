@@ -21,7 +21,7 @@ func FuzzSharedHistory(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, name, field string, b []byte) {
 		const ahead = 5
-		h, err := readHistory(name, field, 1, b, ahead, plainText)
+		h, err := readHistory(name, field, stamp{at: 1}, b, ahead, plainText)
 		if err != nil {
 			return
 		}
@@ -33,7 +33,7 @@ func FuzzSharedHistory(f *testing.F) {
 		if h.forgotten {
 			again = nil
 		}
-		back, err := readHistory(name, field, 1, appendHistory(nil, k, again, ahead), ahead, plainText)
+		back, err := readHistory(name, field, stamp{at: 1}, appendHistory(nil, k, again, ahead), ahead, plainText)
 		if err != nil || back.forgotten != h.forgotten {
 			t.Fatalf("what was read of %x does not come back: %v", b, err)
 		}

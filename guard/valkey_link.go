@@ -28,8 +28,10 @@ type link struct {
 	// fleet's, is ahead of ours.
 	ahead atomic.Int64
 	// steady is the same for versions: it does not follow what is noise, for a
-	// version that is sent twice must be the same.
+	// version that is sent twice must be the same. timed is set once both are
+	// known.
 	steady atomic.Int64
+	timed  atomic.Bool
 
 	// up is the client while the store answers, nil while it is away.
 	up atomic.Pointer[valkey.Client]
@@ -161,6 +163,16 @@ func (k *link) setAhead(ms int64) {
 	if d := ms - k.steady.Load(); d > steadyWithin || d < -steadyWithin {
 		k.steady.Store(ms)
 	}
+	k.timed.Store(true)
+}
+
+// fleetClock gives by how much the fleet's clock is ahead of ours, for versions;
+// 0 and false until the store has been asked.
+func (k *link) fleetClock() (ahead int64, known bool) {
+	if !k.timed.Load() {
+		return 0, false
+	}
+	return k.steady.Load(), true
 }
 
 // steadyWithin is how many milliseconds two clocks may drift apart before

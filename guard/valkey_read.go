@@ -130,16 +130,21 @@ func (r *follower) readKeys(ctx context.Context, c valkey.Client, list []string)
 }
 
 // storedRecord makes the record of what a key holds: of places their time, of
-// all else "version history".
+// all else "version node history".
 func storedRecord(name, field, value string) sharedRecord {
 	s := sharedRecord{Name: name, Field: field}
 	if strings.HasPrefix(name, namePlaces) {
 		s.Value = value
 		return s
 	}
-	version, history, _ := strings.Cut(value, " ")
+	version, rest, _ := strings.Cut(value, " ")
+	node, history, _ := strings.Cut(rest, " ")
 	s.Version, _ = strconv.ParseInt(version, 10, 64) // 0 is refused by who takes it
-	s.History = []byte(history)
+	n, err := strconv.ParseUint(node, 10, 32)
+	if err != nil {
+		s.Version = 0
+	}
+	s.Node, s.History = uint32(n), []byte(history)
 	return s
 }
 

@@ -19,17 +19,19 @@ local function expire(key, old, at)
   end
 end
 
--- put field version value until history forget: 1, or 0 if the store knows
--- something newer. No value takes the field away.
+-- put field version node value until history forget: 1, or 0 if the store knows
+-- something newer, or of the same version by a node with a larger number. No
+-- value takes the field away.
 local function put()
   local key, past = KEYS[1], KEYS[2]
-  local field, version, value, ends = ARGV[2], tonumber(ARGV[3]), ARGV[4], tonumber(ARGV[5])
+  local field, version, node = ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
+  local value, ends = ARGV[5], tonumber(ARGV[6])
   sane(key)
   sane(past)
-  local known = redis.call('HGET', past, field)
-  known = known and tonumber(known:match('^%d+'))
-  if known and known > version then return 0 end
-  if known == version and value ~= '' then
+  local known, by = (redis.call('HGET', past, field) or ''):match('^(%d+) (%d+) ')
+  known, by = tonumber(known), tonumber(by)
+  if known and (known > version or known == version and by > node) then return 0 end
+  if known == version and by == node and value ~= '' then
     -- Told again, perhaps by a node that has not kept the evidence.
     local have = redis.pcall('HGET', key, field)
     if type(have) == 'string' and #have > #value then value = have end
@@ -42,8 +44,8 @@ local function put()
     expire(key, old, ends)
   end
   old = redis.call('PEXPIRETIME', past)
-  redis.call('HSET', past, field, ARGV[3] .. ' ' .. ARGV[6])
-  expire(past, old, tonumber(ARGV[7]))
+  redis.call('HSET', past, field, ARGV[3] .. ' ' .. ARGV[4] .. ' ' .. ARGV[7])
+  expire(past, old, tonumber(ARGV[8]))
   return 1
 end
 

@@ -55,7 +55,7 @@ func (b *share) sendBatch(ctx context.Context, c valkey.Client, records []record
 	}
 	for i := range batch {
 		if r := &batch[i]; r.id != 0 {
-			b.versions.told(r.id, r.Version)
+			b.versions.told(r.id, r.stamp())
 		}
 	}
 	var cmds valkey.Commands
@@ -90,7 +90,7 @@ func score(r *sharedRecord) float64 {
 func (b *share) putKeys(ctx context.Context, c valkey.Client, batch []change) ([]bool, error) {
 	command := func(r *change, eval bool) valkey.Completed {
 		keys := []string{b.names.prefix + r.Name, b.names.history(r.Name)}
-		args := []string{"put", r.Field, itoa(r.Version), r.Value, itoa(r.Until), string(r.History), itoa(r.Forget)}
+		args := []string{"put", r.Field, itoa(r.Version), itoa(int64(r.Node)), r.Value, itoa(r.Until), string(r.History), itoa(r.Forget)}
 		if r.History == nil {
 			keys, args = keys[:1], []string{"place", r.Field, itoa(r.Version), itoa(r.Until), itoa(maxPlaces)}
 		}

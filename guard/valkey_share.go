@@ -55,7 +55,7 @@ func (f *share) offer(records []record) <-chan struct{} {
 		switch r.bucket {
 		case bucketBans, bucketAllow:
 			if id, ok := f.id(r); ok {
-				out = append(out, versioned(r, f.versions.next(id, now)))
+				out = append(out, stamped(r, f.versions.next(id, now)))
 			}
 		case bucketPlaces:
 			out = append(out, f.news(r)...)
@@ -85,8 +85,8 @@ func (f *share) offerMissed(list []missed) {
 	var out []record
 	for i := range list {
 		m := &list[i]
-		if at, ok := f.versions.again(m.id, m.have, m.known, m.since); ok {
-			out = append(out, versioned(m.record, at))
+		if s, ok := f.versions.again(m.id, m.have, m.known, m.since); ok {
+			out = append(out, stamped(m.record, s))
 		}
 	}
 	f.writer.put(out...)
@@ -101,10 +101,30 @@ func (f *share) id(r record) (uint64, bool) {
 	return versionID(f.versions, k), err == nil
 }
 
-// versioned puts a version before a record's value.
-func versioned(r record, at int64) record {
-	r.value = append(binary.BigEndian.AppendUint64(make([]byte, 0, 8+len(r.value)), uint64(at)), r.value...)
+// stampSize is the length of a stamp before a record's value: a time, a node's
+// number, and whether the time is that node's own.
+const stampSize = 8 + 4 + 1
+
+// stamped puts a stamp before a record's value.
+func stamped(r record, s stamp) record {
+	b := binary.BigEndian.AppendUint64(make([]byte, 0, stampSize+len(r.value)), uint64(s.at))
+	b = binary.BigEndian.AppendUint32(b, s.node)
+	own := byte(0)
+	if s.own {
+		own = 1
+	}
+	r.value = append(append(b, own), r.value...)
 	return r
+}
+
+// readStamp takes the stamp from before a record's value.
+func readStamp(b []byte) (s stamp, value []byte, ok bool) {
+	if len(b) < stampSize || b[stampSize-1] > 1 {
+		return s, nil, false
+	}
+	s.at, s.node = int64(binary.BigEndian.Uint64(b)), binary.BigEndian.Uint32(b[8:])
+	s.own = b[stampSize-1] == 1
+	return s, b[stampSize:], s.at >= -maxMoment && s.at <= maxMoment
 }
 
 // news gives the places of a login that the fleet does not know, one a record,
@@ -117,7 +137,7 @@ func (f *share) news(r record) []record {
 	var out []record
 	for _, p := range list {
 		if f.isNews(r.key, p) {
-			out = append(out, versioned(record{bucket: bucketPlaces, key: r.key + "\x00" + p.Addr.String()}, p.Last))
+			out = append(out, stamped(record{bucket: bucketPlaces, key: r.key + "\x00" + p.Addr.String()}, stamp{at: p.Last, own: true}))
 		}
 	}
 	return out
@@ -158,29 +178,30 @@ func (f *share) change(r record) (c change, ok bool) {
 		c.Version, c.Value = f.link.now(), string(r.value)
 		return c, true
 	}
-	if len(r.value) < 8 {
+	s, value, ok := readStamp(r.value)
+	if !ok {
 		return c, false
 	}
-	at, ahead := int64(binary.BigEndian.Uint64(r.value)), f.link.ahead.Load()
-	value := r.value[8:]
+	ahead := f.link.ahead.Load()
 	if r.bucket == bucketPlaces {
 		login, addr, _ := strings.Cut(r.key, "\x00")
-		c.Name, c.Field, c.Version = namePlaces+escapeLogin(login), addr, at+ahead
-		c.Value, c.Until = itoa(at+ahead), at+ahead+f.keepFor().Milliseconds()
+		c.Name, c.Field, c.Version = namePlaces+escapeLogin(login), addr, s.at+ahead
+		c.Value, c.Until = itoa(c.Version), c.Version+f.keepFor().Milliseconds()
 		return c, true
 	}
 	if c.id, ok = f.id(r); !ok {
 		return c, false
 	}
-	version := at + f.link.steady.Load()
-	if e, known := f.versions.get(c.id); known && f.versions.fleet(e) > version {
+	s = f.versions.fleet(s)
+	if f.versions.superseded(c.id, s) {
 		return c, false
 	}
 	if r.bucket == bucketAllow {
-		c.sharedRecord, ok = f.changeAllow(r.key, value, version, ahead)
+		c.sharedRecord, ok = f.changeAllow(r.key, value, s.at, ahead)
 	} else {
-		c.sharedRecord, ok = f.changeBan(r.key, value, version, ahead)
+		c.sharedRecord, ok = f.changeBan(r.key, value, s.at, ahead)
 	}
+	c.Node = s.node
 	return c, ok
 }
 

@@ -38,7 +38,7 @@ func (r *follower) take(news []sharedRecord, bulk bool) {
 		case strings.HasPrefix(s.Name, nameAllowIP), strings.HasPrefix(s.Name, nameAllowLogin):
 			ok = r.takeAllow(s)
 		default:
-			h, err := readHistory(s.Name, s.Field, s.Version, s.History, ahead, text)
+			h, err := readHistory(s.Name, s.Field, s.stamp(), s.History, ahead, text)
 			if ok = err == nil; ok {
 				h.s.evidence = readEvidence(s.Value)
 				sentences = append(sentences, h)
@@ -104,19 +104,22 @@ func (r *follower) takeAllow(s *sharedRecord) bool {
 		}
 		k = p.String()
 	}
-	a, version := Allowed{}, s.Version
+	if !s.stamp().sane() {
+		return false
+	}
+	a := Allowed{}
 	removed := string(s.History) == forgottenAllow
 	if !removed {
 		var err error
-		if a, version, err = readAllow(s.Name, s.History, r.link.ahead.Load()); err != nil {
+		if a, err = readAllow(s.Name, s.History, r.link.ahead.Load()); err != nil {
 			return false
 		}
 	}
 	v, id := r.share.versions, versionID(r.share.versions, k)
-	if standing := v.compare(id, version, r.reading); standing == versionOld || standing == versionSame {
+	if standing := v.compare(id, s.stamp(), r.reading); standing == versionOld || standing == versionSame {
 		return true
 	}
-	v.heard(id, version, r.reading, false)
+	v.heard(id, s.stamp(), r.reading, false)
 	if removed {
 		r.g.hearDisallow(k)
 	} else {

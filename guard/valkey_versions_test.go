@@ -2,6 +2,7 @@ package guard
 
 import (
 	"fmt"
+	"strings"
 	"testing"
 	"time"
 
@@ -88,27 +89,30 @@ func TestDecidedWithAWrongClockBeforeTheStoreWasThere(t *testing.T) {
 }
 
 func TestVersions(t *testing.T) {
-	ahead := int64(0)
-	v := newVersions(func() int64 { return ahead })
-	const id = 7
-	if at := v.next(id, 1000); at != 1000 {
-		t.Errorf("the first is %d, want 1000", at)
+	ahead, timed := int64(0), false
+	const me, other, id = 5, 6, 7
+	v := newVersions(me, func() (int64, bool) { return ahead, timed })
+	if s := v.next(id, 1000); s != (stamp{1000, me, true}) {
+		t.Errorf("the first is %+v, want 1000 of our own clock", s)
 	}
-	if at := v.next(id, 1000); at != 1001 {
-		t.Errorf("another of the same time is %d, want 1001", at)
+	if s := v.next(id, 1000); s != (stamp{1001, me, true}) {
+		t.Errorf("another of the same time is %+v, want 1001", s)
 	}
-	ahead = -500 // now it is known that our clock is ahead
-	if s := v.compare(id, 502, 1); s != versionNew {
+	ahead, timed = -500, true // now it is known that our clock is ahead
+	if s := v.compare(id, stamp{at: 502}, 1); s != versionNew {
 		t.Errorf("502 is %d to what is 501 by the fleet's clock, want it new", s)
 	}
-	v.heard(id, 9000, 1, true) // by a node whose clock is far ahead
-	if at := v.next(id, 1100); at != 9501 {
-		t.Errorf("after what is 9500 here comes %d, want 9501", at)
+	v.heard(id, stamp{at: 9000}, 1, true) // by a node whose clock is far ahead
+	if s := v.next(id, 1100); s != (stamp{9001, me, false}) {
+		t.Errorf("after 9000 comes %+v, want 9001", s)
 	}
-	v.told(id, 9001)
-	for at, want := range map[int64]versionStanding{9000: versionOld, 9001: versionSame, 9002: versionNew} {
-		if got := v.compare(id, at, 2); got != want {
-			t.Errorf("%d is %d, want %d", at, got, want)
+	v.told(id, stamp{at: 9001, node: me})
+	for s, want := range map[stamp]versionStanding{
+		{at: 9000, node: other}: versionOld, {at: 9001, node: me - 1}: versionOld, {at: 9001, node: me}: versionSame,
+		{at: 9001, node: other}: versionNew, {at: 9002, node: me - 1}: versionNew,
+	} {
+		if got := v.compare(id, s, 2); got != want {
+			t.Errorf("%+v is %d, want %d", s, got, want)
 		}
 	}
 	e, known := v.get(id)
@@ -119,12 +123,46 @@ func TestVersions(t *testing.T) {
 	if _, ok := v.again(id, e, known, 0); ok {
 		t.Error("what has changed meanwhile is told as it was")
 	}
-	v.heard(8, 1, 1, false)
+	v.heard(8, stamp{at: 1}, 1, false)
 	v.tidy(map[uint64]struct{}{id: {}}, 10*time.Hour.Milliseconds())
 	if _, known := v.get(8); known {
 		t.Error("an old version of what is no more is kept")
 	}
 	if _, known := v.get(id); !known {
 		t.Error("the version of what is there is forgotten")
+	}
+}
+
+// Of two changes of one millisecond that did not know of each other the store
+// keeps the same one, whichever comes first, and tells the nodes of no other
+// after it.
+func TestTheStoreKeepsTheSameOfTwoChangesInBothOrders(t *testing.T) {
+	t.Parallel()
+	c := startServer(t).client(t)
+	k := sentenceKey{kind: banned, scope: "all", key: key{kind: byAddress, prefix: mustAddr("192.0.2.1")}}
+	ban := &sentence{sentenceKey: k, cause: cause{rule: "x"}, since: 1e12, until: forever, forget: forever, repeats: 1, active: true}
+	changes := []record{
+		stamped(record{bucket: bucketBans, key: k.storeKey()}, stamp{at: 1e12, node: 1}),
+		stamped(ban.record(), stamp{at: 1e12, node: 2}),
+	}
+	for i, order := range [][]int{{0, 1}, {1, 0}} {
+		n := names{fmt.Sprintf("order-%d:", i)}
+		for _, node := range order {
+			link := &link{log: quiet, clock: time.Now}
+			s := &share{link: link, names: n, script: newScript(recordsScript), node: fmt.Sprint("node", node), versions: newVersions(1, link.fleetClock)}
+			if err := s.send(t.Context(), c, changes[node:node+1], true); err != nil {
+				t.Fatal(err)
+			}
+		}
+		have, _ := redisCLI(t, c, "HGET", n.history(sentenceName(k)), "all").ToString()
+		if want := "1000000000000 2 "; !strings.HasPrefix(have, want) {
+			t.Errorf("in the order %v the store has %q, want %q", order, have, want)
+		}
+		if there, _ := redisCLI(t, c, "HEXISTS", n.prefix+sentenceName(k), "all").AsInt64(); there != 1 {
+			t.Errorf("in the order %v the ban is not in the store", order)
+		}
+		if told, _ := redisCLI(t, c, "XLEN", n.changes()).AsInt64(); told != int64(len(order)-i) {
+			t.Errorf("in the order %v the nodes are told of %d changes, want %d", order, told, len(order)-i)
+		}
 	}
 }

@@ -18,8 +18,10 @@ type sharedRecord struct {
 	Name  string `json:"n"`
 	Field string `json:"f"`
 	// Version orders changes of one field; the largest wins. It is the fleet's
-	// time in milliseconds, or a little more, see [versions].
-	Version int64 `json:"v"`
+	// time in milliseconds, or a little more. Of equal ones the larger Node
+	// wins, the number of the node that made the change, see [versions].
+	Version int64  `json:"v"`
+	Node    uint32 `json:"d,omitempty"`
 	// Value is what the field holds, for people; "" takes it away. History is
 	// what is remembered of it, and what nodes go by; of a place there is none.
 	Value   string `json:"j,omitempty"`
@@ -29,6 +31,8 @@ type sharedRecord struct {
 	Until  int64 `json:"u,omitempty"`
 	Forget int64 `json:"x,omitempty"`
 }
+
+func (r *sharedRecord) stamp() stamp { return stamp{at: r.Version, node: r.Node} }
 
 // removedFor is how long it is remembered that a ban without an end was taken
 // back, so that no node that was away brings it back.
@@ -48,8 +52,8 @@ const maxSharedValue = 256 << 10
 // sharedAllow is an allow entry in the store.
 type sharedAllow struct {
 	Allowed
-	Node    string `json:"node,omitempty"`
-	Version int64  `json:"version"`
+	// Node is the one that was told to.
+	Node string `json:"node,omitempty"`
 }
 
 const (
@@ -80,7 +84,7 @@ func shareAllow(k string, a *Allowed, node string, version, ahead int64) sharedR
 		r.History = []byte(forgottenAllow)
 		return r
 	}
-	e := sharedAllow{*a, node, version}
+	e := sharedAllow{*a, node}
 	if !a.Until.IsZero() {
 		e.Until = a.Until.Add(time.Duration(ahead) * time.Millisecond).UTC()
 		r.Until = e.Until.UnixMilli()
@@ -91,22 +95,22 @@ func shareAllow(k string, a *Allowed, node string, version, ahead int64) sharedR
 }
 
 // readAllow reads an allow entry of the store.
-func readAllow(name string, text []byte, ahead int64) (a Allowed, version int64, err error) {
+func readAllow(name string, text []byte, ahead int64) (a Allowed, err error) {
 	var e sharedAllow
 	if len(text) > maxSharedValue {
-		return a, 0, errors.New("too long")
+		return a, errors.New("too long")
 	}
 	if err := json.Unmarshal(text, &e); err != nil {
-		return a, 0, err
+		return a, err
 	}
 	a = e.Allowed
 	a.Source = "command"
 	if (a.Login == "") == !a.Prefix.IsValid() || a.Prefix.IsValid() && !validPrefix(a.Prefix) || len(a.Login) > protocol.MaxIdentity ||
-		len(a.Reason) > 4096 || allowName(allowKey(a)) != name || e.Version <= 0 || e.Version > 1<<52 {
-		return a, 0, errors.New("not what its key says")
+		len(a.Reason) > 4096 || allowName(allowKey(a)) != name {
+		return a, errors.New("not what its key says")
 	}
 	if !a.Until.IsZero() {
 		a.Until = a.Until.Add(-time.Duration(ahead) * time.Millisecond)
 	}
-	return a, e.Version, nil
+	return a, nil
 }
