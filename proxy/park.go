@@ -32,9 +32,13 @@ func (c *conn) mayRest(now int64) bool {
 	return false
 }
 
-// rest asks both pumps to leave: their reads end with a timeout at once.
+// rest asks both pumps to leave: their reads end with a timeout at once. It does
+// not wait for mu: whoever has it may wait for a client that takes nothing, and
+// all other connections' timers would wait with it.
 func (c *conn) rest() {
-	c.mu.Lock()
+	if !c.mu.TryLock() {
+		return
+	}
 	defer c.mu.Unlock()
 	if c.over || !c.mayRest(moment()) { // it may have stirred since it was looked at
 		return

@@ -112,21 +112,29 @@ func (s *service) idleLimit() guard.Duration {
 	return s.timeouts.IMAPIdle
 }
 
+// unblock ends a write to the client that does not come to its end. Whoever
+// makes it has the client's pen, and mu may be with somebody who waits for that
+// pen: without this nobody could end the connection.
+func (c *conn) unblock() {
+	if c.client.writing.Load() != 0 {
+		_ = c.client.tcp.SetWriteDeadline(time.Now().Add(lastWordTimeout))
+	}
+}
+
 // timeUp ends a connection whose time is up. A client that neither logged in
 // nor delivered anything has loitered.
 func (c *conn) timeUp(why string) {
+	c.unblock()
 	if !c.enter() {
 		return
 	}
 	defer c.leave()
 	switch why {
-	case "client-gone":
+	case "client-gone", "client-stalled":
+		// Whoever takes no answers has guessed all the same.
 		c.mu.Lock()
 		c.left = true
 		c.mu.Unlock()
-		c.end(why)
-		return
-	case "client-stalled":
 		c.end(why)
 		return
 	}
@@ -135,6 +143,7 @@ func (c *conn) timeUp(why string) {
 		return
 	}
 	if c.cut(protocol.SayTimeout, why, gateMessage) == nil {
+		_ = c.client.tcp.SetWriteDeadline(time.Time{})
 		c.timedOut.Store(false) // what it was waited for came just now
 		return
 	}
