@@ -73,7 +73,8 @@ func (g *Guard) enforce(k sentenceKey, r *rule, t *total, now time.Time) *Ban {
 }
 
 // prove gives a sentence the points that led to it for its evidence, and writes
-// it. Who has lifted it since has written that, and nothing is left to prove.
+// it. Who has lifted it or made it their own since has written that, and nothing
+// is left to prove.
 func (g *Guard) prove(k sentenceKey, points []cleared, line *Ban, now time.Time) <-chan struct{} {
 	var marks []mark
 	var sum milli
@@ -86,7 +87,7 @@ func (g *Guard) prove(k sentenceKey, points []cleared, line *Ban, now time.Time)
 	g.changes.Lock()
 	defer g.changes.Unlock()
 	g.mu.Lock()
-	if s := g.sentences.get(k); s != nil && s.since == line.Since.UnixMilli() {
+	if s := g.sentences.get(k); s != nil && s.since == line.Since.UnixMilli() && s.rule == line.Rule {
 		s.reason, s.evidence, s.score = line.Reason, evidence(marks), sum
 		g.sentences.put(s)
 		line.Score = max(line.Score, sum.float())

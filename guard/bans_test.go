@@ -72,7 +72,7 @@ func TestAnUnbanInTheMiddleOfABanStands(t *testing.T) {
 	<-far.asked
 	lifted := s.g.lift(func(lift func(*sentence)) {
 		lift(s.g.sentences.get(sentenceKey{banned, key{kind: byAddress, prefix: mustAddr("192.0.2.1")}, "auth", false}))
-	}, true)
+	})
 	if len(lifted.Bans) != 1 {
 		t.Errorf("lifted %+v", lifted)
 	}

@@ -14,84 +14,9 @@ func covers(wide, narrow netip.Prefix) bool {
 	return narrow.IsValid() && wide.Bits() <= narrow.Bits() && wide.Contains(narrow.Addr())
 }
 
-// AddBan bans an address or network by hand, at once and across restarts. A
-// ban by hand replaces one that is in force in the same scope.
-func (g *Guard) AddBan(r BanRequest) (Ban, error) {
-	bans, err := g.AddBans([]BanRequest{r})
-	if err != nil {
-		return Ban{}, err
-	}
-	return bans[0], nil
-}
-
-// AddBans bans many by hand, for an import: all or, with an error that names
-// the first that will not do, none.
-func (g *Guard) AddBans(requests []BanRequest) ([]Ban, error) {
-	set, now := g.set.Load(), g.clock.now()
-	prefixes := make([]netip.Prefix, len(requests))
-	replaced := make(map[sentenceKey]bool, len(requests))
-	orderKey := func(i int) sentenceKey {
-		return sentenceKey{banned, banKey(set, prefixes[i]), cmp.Or(requests[i].Scope, "all"), set.cfg.DryRun}
-	}
-	for i := range requests {
-		p, err := g.bannable(&requests[i], now)
-		if err != nil {
-			return nil, err
-		}
-		prefixes[i] = p
-		replaced[orderKey(i)] = true
-	}
-	g.lift(func(lift func(*sentence)) {
-		for k := range replaced {
-			if s := g.sentences.get(k); s != nil && s.active {
-				lift(s)
-			}
-		}
-	}, false)
-	bans := make([]Ban, 0, len(requests))
-	written := g.writer.put()
-	for i, r := range requests {
-		length := cmp.Or(r.For.Std(), set.cfg.BanTime.Std())
-		k := orderKey(i)
-		manual := &rule{name: manualRule, consequence: banned, scope: k.scope, first: length, max: length, growth: 1}
-		var b Ban
-		b, written = g.order(k, manual, now, r.Reason)
-		bans = append(bans, b)
-	}
-	awaitDurable(written)
-	return bans, nil
-}
-
-// bannable gives the network that a request names, if it may be banned.
-func (g *Guard) bannable(r *BanRequest, now time.Time) (netip.Prefix, error) {
-	p, err := ParsePrefix(r.Target)
-	switch {
-	case err != nil:
-		return p, err
-	case r.For < 0:
-		return p, fmt.Errorf("%s: a length of time is not negative", r.Target)
-	case len(r.Reason) > maxReason || len(r.Scope) > MaxName:
-		return p, fmt.Errorf("%s: a reason has at most %d bytes, and a scope %d", r.Target, maxReason, MaxName)
-	case p.Bits() == 0:
-		return p, fmt.Errorf("%s: that would ban everybody", r.Target)
-	case p.IsSingleIP() && g.index.allowed(p.Addr(), now.UnixMilli()):
-		return p, fmt.Errorf("%s is allowed, and allow beats ban; see \"allow\" for by what, and \"disallow\"", r.Target)
-	}
-	return p, nil
-}
-
-// banKey gives the key that a ban of a network goes by. Bits beyond what
-// counts as one address are part of that address.
-func banKey(set *settings, p netip.Prefix) key {
-	if own := set.widths.address(p.Addr()); covers(own, p) {
-		return key{kind: byAddress, prefix: own}
-	}
-	return key{kind: byNetwork, prefix: p}
-}
-
-// lift removes the sentences that choose calls its argument with, and with
-// history also what has ended. It tells what it removed.
-func (g *Guard) lift(choose func(lift func(*sentence)), history bool) Removed {
+// lift removes the sentences that choose calls its argument with, in force or
+// ended. It tells what it removed.
+func (g *Guard) lift(choose func(lift func(*sentence))) Removed {
 	var out Removed
 	var records []record
 	var changes []Change
@@ -106,14 +31,8 @@ func (g *Guard) lift(choose func(lift func(*sentence)), history bool) Removed {
 		} else {
 			out.History++
 		}
-		if history {
-			g.sentences.drop(s.sentenceKey)
-			records = append(records, record{bucket: bucketBans, key: s.storeKey()})
-			return
-		}
-		// The record stays: another is about to take its place.
-		s.active = false
-		g.sentences.put(s)
+		g.sentences.drop(s.sentenceKey)
+		records = append(records, record{bucket: bucketBans, key: s.storeKey()})
 	})
 	g.mu.Unlock()
 	written := g.writer.put(records...)
@@ -154,7 +73,7 @@ func (g *Guard) Unban(r UnbanRequest) (Removed, error) {
 				lift(s)
 			}
 		})
-	}, true)
+	})
 	out.Points, out.Counters = g.forget(matches, rule, named...)
 	if rule("login") {
 		g.memory.forgetTrickles(matches)

@@ -105,9 +105,18 @@ type BanRequest struct {
 	Target string `json:"target"`
 	// Scope is "auth", "mx", "all", a scope or a listener's name; "": "all".
 	Scope string `json:"scope,omitempty"`
-	// For is how long; zero: ban-time.
-	For    Duration `json:"for,omitempty"`
-	Reason string   `json:"reason,omitempty"`
+	// For is how long; zero: ban-time, or as long as a ban that is in force
+	// lasts, if that is longer.
+	For Duration `json:"for,omitempty"`
+	// Reason; "": that of a ban that is in force, if any.
+	Reason string `json:"reason,omitempty"`
+}
+
+// An Ordered is a ban by hand as it stands now.
+type Ordered struct {
+	Ban
+	// Before is the ban that was in force in its place; nil if none was.
+	Before *Ban `json:"before,omitempty"`
 }
 
 // An UnbanRequest says what to forgive. Target is an address, a network

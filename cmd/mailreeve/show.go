@@ -118,8 +118,20 @@ func remark(b guard.Ban) string {
 	return strings.Join(r, "; ")
 }
 
-func (in *invocation) showNewBan(b guard.Ban) {
-	in.printf("%s: banned in scope %s, %s\n", b.Target, b.Scope, forHowLong(b.Until))
+func (in *invocation) showNewBan(b guard.Ordered) {
+	if b.Before == nil {
+		in.printf("%s: banned in scope %s, %s\n", b.Target, b.Scope, forHowLong(b.Until))
+		return
+	}
+	change := "as before"
+	if !b.Until.Equal(b.Before.Until) {
+		change = "before " + forHowLong(b.Before.Until)
+	}
+	in.printf("%s: banned in scope %s already, by rule %s; now by hand, %s, %s\n",
+		b.Target, b.Scope, b.Before.Rule, forHowLong(b.Until), change)
+	if b.Reason != "" {
+		in.printf("  reason: %s\n", plain(b.Reason))
+	}
 }
 
 func forHowLong(end time.Time) string {
