@@ -153,7 +153,8 @@ type Limits struct {
 	// MinDataRate is how many bytes a second a client must send of a message,
 	// beyond timeouts.command. 0: as slowly as it likes.
 	MinDataRate int `toml:"min-data-rate"`
-	// Handshakes is how many TLS handshakes run at the same time.
+	// Handshakes is how many TLS handshakes are computed at the same time. One
+	// that waits for its client takes no place.
 	Handshakes int `toml:"handshakes"`
 }
 

@@ -2,7 +2,6 @@ package proxy
 
 import (
 	"context"
-	"crypto/tls"
 	"errors"
 	"log/slog"
 	"net/netip"
@@ -151,37 +150,6 @@ func (c *conn) introduce() (protocol.Verdict, bool) {
 	return verdict, true
 }
 
-// secure brings TLS up, under a deadline and one of the handshake slots.
-func (c *conn) secure() error {
-	s := c.service.server
-	limit := time.Duration(c.service.timeouts.Handshake)
-	err := c.awaitSlot(limit)
-	if err == nil {
-		err = c.client.shakeHands(c.service.tls, limit)
-		c.service.handshakes.give()
-	}
-	result := "failed"
-	if err == nil {
-		result = tls.VersionName(c.client.tls.ConnectionState().Version)
-	} else if !isWeather(err) && !isTimeout(err) && !errors.Is(err, errNoSlot) {
-		c.note(protocol.TLSFailure)
-	}
-	s.metrics.handshakes.WithLabelValues(c.service.Name, result).Inc()
-	return err
-}
-
-// awaitSlot waits until a handshake may begin.
-func (c *conn) awaitSlot(limit time.Duration) error {
-	if c.service.handshakes.tryTake() {
-		return nil
-	}
-	ctx, done := c.during()
-	defer done()
-	ctx, cancel := context.WithTimeout(ctx, limit)
-	defer cancel()
-	return c.service.handshakes.take(ctx)
-}
-
 // during gives a context for something that is waited for: it ends with the
 // connection. It exists no longer than the wait, since most connections wait
 // for their clients all their life. Only the goroutine that carries the
@@ -200,19 +168,6 @@ func (c *conn) during() (ctx context.Context, done func()) {
 		defer c.mu.Unlock()
 		c.cancel = nil
 	}
-}
-
-// handshakeFailed ends a connection that did not come to TLS. Who let the time
-// run out has loitered.
-func (c *conn) handshakeFailed(err error) {
-	why := "tls"
-	c.mu.Lock()
-	if isTimeout(err) && !c.over {
-		c.tellEvent(protocol.Event{Kind: protocol.Loitering})
-		why = "timeout-tls"
-	}
-	c.mu.Unlock()
-	c.stop(why, err)
 }
 
 // greet begins the conversation. It returns true with a worker entered that is

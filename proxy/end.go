@@ -66,16 +66,6 @@ func (e *end) CloseWrite() error {
 // close_notify is left to CloseWrite.
 func (e *end) Close() error { return e.tcp.Close() }
 
-// shakeHands runs the server's side of a TLS handshake under a deadline. Close
-// ends it as well.
-func (e *end) shakeHands(cfg *tls.Config, limit time.Duration) error {
-	_ = e.tcp.SetDeadline(time.Now().Add(limit))
-	e.tls = tls.Server(e.tcp, cfg)
-	err := e.tls.Handshake()
-	_ = e.tcp.SetDeadline(time.Time{})
-	return err
-}
-
 // unread tells how many bytes the kernel holds that nobody has read.
 func (e *end) unread() int {
 	rc, err := e.tcp.SyscallConn()
