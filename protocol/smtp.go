@@ -94,12 +94,14 @@ type smtpConversation struct {
 	// chunk that goes no further, nil if it goes on.
 	octets  uint64
 	swallow []byte
+	// chunks is set between the chunks of a message.
+	chunks bool
 
 	// rcpts are the recipients that the server accepted in this transaction.
 	rcpts []string
 
-	// offersAuth and offersChunking tell what the server's last EHLO reply
-	// (before it: the probe's) listed.
+	// offersAuth tells what the server's last EHLO reply (before it: the
+	// probe's) listed, offersChunking what that of this connection did.
 	offersAuth, offersChunking bool
 
 	// stray is set after a reply that nobody asked for: the server is about to
@@ -118,6 +120,7 @@ type smtpConversation struct {
 func newSMTP(s Setup, isSubmission bool) *smtpConversation {
 	c := &smtpConversation{setup: s, table: s.replies(), submission: isSubmission, secure: s.Secure}
 	c.learn(s.Offer.Capabilities)
+	c.offersChunking = false
 	return c
 }
 

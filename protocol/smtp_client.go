@@ -58,6 +58,9 @@ func (c *smtpConversation) command(line []byte, size int) Step {
 		return c.noCommand(line, size)
 	}
 	c.halfDone = c.halfDone && cmd.verb == cmdOther
+	if c.betweenChunks(cmd.verb) {
+		return c.local(size, "503 5.5.1 Error: a message is being sent in chunks", "")
+	}
 	switch cmd.verb {
 	case cmdHTTP:
 		return c.giveUp(ForeignProtocol, "", "not SMTP")
@@ -104,7 +107,7 @@ func (c *smtpConversation) mustWait(line []byte) (bool, []Event) {
 		return true, c.noise(Pipelining, "")
 	case cmdData:
 		return true, c.noise(Pipelining, "")
-	case cmdAuth, cmdQuit:
+	case cmdAuth, cmdQuit, cmdBdat:
 		return true, nil
 	}
 	return n >= MaxPending, nil

@@ -27,16 +27,19 @@ func (c *smtpConversation) message(data []byte) Step {
 	return step
 }
 
-// bdat takes a chunk's size (RFC 3030 section 2). A chunk that the server would
-// not know for one is swallowed: its octets must not be read as commands.
+// bdat takes a chunk's size (RFC 3030 section 2). It goes on only where the
+// server is sure to take the octets for what they are, which it is told once all
+// earlier commands are answered: to one that has not offered CHUNKING on this
+// connection (Exim behind HELO) they are commands, and to some wherever a chunk
+// has no place. Elsewhere the chunk is swallowed.
 func (c *smtpConversation) bdat(cmd smtpCommand, size int) Step {
+	if len(c.pending) > 0 {
+		return Step{Do: Wait}
+	}
 	octets, last, ok := bdatSize(cmd.args)
 	if !ok {
-		if len(c.pending) > 0 {
-			return Step{Do: Wait}
-		}
 		return Step{
-			Take: size, Do: End, Why: "BDAT without a size", Events: c.noise(BadCommand, ""),
+			Take: size, Do: End, Why: "BDAT without a size that can be read", Events: c.noise(BadCommand, ""),
 			ToClient: formatLine("501 5.5.4 %s Syntax: BDAT size [LAST]", c.host()),
 		}
 	}
@@ -48,6 +51,8 @@ func (c *smtpConversation) bdat(cmd smtpCommand, size int) Step {
 		refusal = "503 5.5.1 Error: need MAIL command"
 	case !c.offersChunking:
 		refusal = "502 5.5.1 Error: BDAT not implemented"
+	case len(c.rcpts) == 0:
+		refusal = "503 5.5.1 Error: no recipient was accepted"
 	}
 	if refusal == "" {
 		cmd.verb, cmd.octets = cmdBdat, octets
@@ -60,14 +65,13 @@ func (c *smtpConversation) bdat(cmd smtpCommand, size int) Step {
 	if octets == 0 {
 		return c.local(size, refusal, "")
 	}
-	if len(c.pending) > 0 {
-		return Step{Do: Wait}
-	}
 	c.octets, c.swallow = octets, []byte(refusal+"\r\n")
 	return Step{Take: size}
 }
 
-// bdatSize reads BDAT's parameters strictly: digits, then LAST or nothing.
+// bdatSize reads BDAT's parameters strictly: digits, then LAST or nothing. Exim
+// reads the digits into 32 bits, go-smtp refuses what is more: no chunk is that
+// large.
 func bdatSize(args []byte) (octets uint64, last, ok bool) {
 	digits, rest, found := bytes.Cut(args, []byte{' '})
 	if found {
@@ -79,8 +83,18 @@ func bdatSize(args []byte) (octets uint64, last, ok bool) {
 	if !areDigits(digits) {
 		return 0, false, false
 	}
-	octets, err := strconv.ParseUint(string(digits), 10, 63)
+	octets, err := strconv.ParseUint(string(digits), 10, 31)
 	return octets, last, err == nil
+}
+
+// betweenChunks tells whether a command has no place behind a chunk that was
+// not the last. Exim then takes nothing but RSET, not even another chunk.
+func (c *smtpConversation) betweenChunks(v smtpVerb) bool {
+	switch v {
+	case cmdBdat, cmdRset, cmdNoop, cmdQuit:
+		return false
+	}
+	return c.chunks
 }
 
 // chunk passes, or swallows, the octets of a chunk.

@@ -133,7 +133,7 @@ func (c *smtpConversation) passLine(data []byte) Step {
 		return c.serverFault("server's reply " + r.code + " to a command that has none such")
 	}
 	if verb == cmdRset && r.code[0] == '2' {
-		c.rcpts = nil
+		c.rcpts, c.chunks = nil, false
 	}
 	step.Events = c.replyEvent("*", r, "")
 	if verb == cmdOther && len(step.Events) == 0 && (r.code == "500" || r.code == "502") {
@@ -149,6 +149,7 @@ func (c *smtpConversation) helloReply(data []byte) Step {
 		return step
 	}
 	head := c.answered(r)
+	c.offersChunking = false // unless an EHLO reply says so again
 	if r.code[0] != '2' {
 		return Step{Take: n, Forward: true, Events: c.replyEvent("EHLO", r, head.said)}
 	}
@@ -191,7 +192,8 @@ func (c *smtpConversation) decidingReply(data []byte) Step {
 		}
 		step.Events = c.replyEvent("DATA", r, "")
 	case cmdBdat:
-		if !good {
+		if c.chunks = good; !good {
+			c.rcpts = nil
 			c.chunkRefused(&step, r)
 		}
 	case cmdBdatLast, cmdMessage:
@@ -199,6 +201,10 @@ func (c *smtpConversation) decidingReply(data []byte) Step {
 	}
 	if r.code[0] == '3' {
 		return c.serverFault("server's reply " + r.code + " to a command that has none such")
+	}
+	if c.octets > 0 {
+		// Nobody knows whether it reads the rest of the chunk as commands.
+		step.Do, step.Why = End, "server answered before the end of the chunk: "+r.label()
 	}
 	return step
 }
@@ -225,7 +231,7 @@ func rcptEvents(events []Event, rcpt string) []Event {
 // messageReply settles a whole message.
 func (c *smtpConversation) messageReply(step *Step, verb smtpVerb, r reply) {
 	rcpts := c.rcpts
-	c.rcpts = nil
+	c.rcpts, c.chunks = nil, false
 	if r.code[0] != '2' {
 		step.Events = c.replyEvent("MESSAGE", r, "")
 		if verb == cmdBdatLast {
