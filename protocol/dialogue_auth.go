@@ -184,17 +184,9 @@ func (d *dialogue) challenged(size int) Step {
 		return Step{Take: size, ToServer: d.words.response(a.responses[a.next-1])}
 	default:
 		d.mute = false
-		a.told = a.told || d.judged && a.secretSent()
+		a.told = a.told || d.judged && a.x.secretSent()
 	}
 	return Step{Take: size, Forward: true}
-}
-
-// secretSent tells whether what the server has is enough to judge.
-func (a *authExchange) secretSent() bool {
-	if isScram(a.mech) {
-		return a.x.responses >= 2
-	}
-	return !a.x.opaque()
 }
 
 // brokenOff takes the final reply to an exchange that we broke off, and gives

@@ -137,6 +137,14 @@ func (x *exchange) follow(text []byte) saslStep {
 	return saslPass
 }
 
+// secretSent tells whether what the client has said is enough to judge.
+func (x *exchange) secretSent() bool {
+	if isScram(x.mech) {
+		return x.responses >= 2
+	}
+	return x.cred != nil && !x.opaque()
+}
+
 // plain reads [authzid] NUL authcid NUL password (RFC 4616).
 func (x *exchange) plain(text []byte) saslStep {
 	parts := bytes.Split(text, []byte{0})

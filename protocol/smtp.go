@@ -165,7 +165,7 @@ func (c *smtpConversation) Secured() {
 func (c *smtpConversation) ServerGone() Step {
 	step := Step{Do: End, Why: "server closed the connection"}
 	if c.auth != nil && c.auth.outstanding {
-		step.Outcome, step.Code = Neutral, "close"
+		step.Outcome, step.Code = c.auth.undecided(), "close"
 		if m := c.table.lookup("smtp", "AUTH", reply{code: "close"}); m.outcome != Unsettled {
 			step.Outcome = m.outcome
 		}

@@ -16,6 +16,10 @@ type smtpAuth struct {
 	// outstanding is set once the server has the credential.
 	outstanding bool
 
+	// told is set when the server has spoken after the secret went out, see
+	// authExchange.
+	told bool
+
 	// verdict is the guard's answer.
 	verdict Verdict
 
@@ -260,6 +264,9 @@ func (c *smtpConversation) authReply(data []byte) Step {
 		if m.outcome == Unsettled || a.refusal != nil {
 			step.Outcome = Neutral
 		}
+		if a.told && (a.refusal != nil || m.kind == AuthAborted) {
+			step.Outcome = Failure
+		}
 	}
 	if a.refusal != nil {
 		step.Forward, step.ToClient = false, a.refusal
@@ -292,5 +299,18 @@ func (c *smtpConversation) challenge(n int) Step {
 		return c.serverFault("server asks for more than the login's lines")
 	}
 	a.state = authClient
+	a.told = a.outstanding && a.x.secretSent()
 	return Step{Take: n, Forward: true}
+}
+
+// undecided is the outcome that a sudden end has. What the client knows already
+// it cannot undo by ending the dialogue.
+func (a *smtpAuth) undecided() Outcome {
+	switch {
+	case a == nil || !a.outstanding:
+		return Unsettled
+	case a.told:
+		return Failure
+	}
+	return Neutral
 }

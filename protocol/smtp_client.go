@@ -147,9 +147,7 @@ func (c *smtpConversation) giveUp(k Kind, text, why string) Step {
 	} else {
 		step.ToClient = formatLine(text, c.host())
 	}
-	if c.auth != nil && c.auth.outstanding {
-		step.Outcome = Neutral
-	}
+	step.Outcome = c.auth.undecided()
 	return step
 }
 

@@ -54,9 +54,7 @@ func (c *smtpConversation) unread(state replyState) (step Step, done bool) {
 // serverFault ends a dialogue that the server has left.
 func (c *smtpConversation) serverFault(why string) Step {
 	step := Step{ToClient: saySMTP(SayNoServer, c.host()), Do: End, Why: why}
-	if c.auth != nil && c.auth.outstanding {
-		step.Outcome = Neutral
-	}
+	step.Outcome = c.auth.undecided()
 	c.link, c.auth = linkRefused, nil
 	return step
 }
