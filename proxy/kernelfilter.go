@@ -60,7 +60,8 @@ func (e *Enforce) normalize() error {
 // trusted proxies are let through.
 //
 // Programs and tries belong to the sockets and to this process. Nothing is
-// pinned: the kernel drops all of it when the process ends, however it ends.
+// pinned: the kernel drops all of it when the process ends, however it ends, and
+// nobody keeps its sockets for the next run.
 type kernelFilter struct {
 	log *slog.Logger
 	// inForce tells the bans and allow entries that are in force; it is not

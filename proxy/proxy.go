@@ -10,10 +10,8 @@ package proxy
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
-	"net"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -40,6 +38,7 @@ type Server struct {
 	filter             *kernelFilter
 	tlsBuffers         tlsBuffers
 	arrivals           *arrivals
+	store              SocketStore
 	greeted            greeted
 	run                string // tells this run's connections from another's, in logs
 
@@ -151,6 +150,7 @@ func (s *Server) newService(l Listener, p *plan) (*service, error) {
 func (s *Server) Listen() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.dropUnwanted(s.current.services)
 	opened, err := s.open(s.current)
 	if err != nil {
 		return err
@@ -203,7 +203,11 @@ func (s *Server) openMissing(p *plan) (map[string]*listener, error) {
 		if s.listeners[svc.Address] != nil || opened[svc.Address] != nil {
 			continue
 		}
-		l, err := openListener(s.ctx, svc.Address)
+		var err error
+		l := s.inherit(svc.Address)
+		if l == nil {
+			l, err = openListener(s.ctx, svc.Address)
+		}
 		if err != nil {
 			for _, o := range opened {
 				o.file.Close()
@@ -235,6 +239,7 @@ func (s *Server) take(p *plan, opened map[string]*listener) {
 		s.running.Go(func() { u.keepProbing(ctx) })
 	}
 	for _, l := range opened {
+		s.keep(l)
 		s.running.Go(func() {
 			l.service.Load().upstream.awaitLook(s.ctx)
 			l.accept(s)
@@ -242,6 +247,7 @@ func (s *Server) take(p *plan, opened map[string]*listener) {
 	}
 	for address, l := range s.listeners {
 		if !wanted[address] {
+			s.unkeep(storeName(address))
 			l.file.Close()
 			<-l.done
 			delete(s.listeners, address)
@@ -283,98 +289,4 @@ func (s *Server) changed(ch guard.Change) {
 	if ch.Kind == guard.BanAdded {
 		s.cutBanned(ch)
 	}
-}
-
-// A ProbeResult is what a look at one address of an upstream showed.
-type ProbeResult struct {
-	Upstream string `json:"upstream"`
-	Address  string `json:"address"`
-	Protocol string `json:"protocol"`
-	OK       bool   `json:"ok"`
-	// Error says what is wrong and which line to change.
-	Error        string   `json:"error,omitempty"`
-	Host         string   `json:"host,omitempty"`
-	Family       string   `json:"family,omitempty"`
-	Capabilities []string `json:"capabilities,omitempty"`
-}
-
-// A Status is what `mailreeve status` shows of the data path.
-type Status struct {
-	Listeners []ListenerStatus `json:"listeners"`
-	Upstreams []ProbeResult    `json:"upstreams"`
-	// KernelFilter is what becomes of banned addresses before accept.
-	KernelFilter KernelFilterStatus `json:"kernel_filter"`
-	// Connections is how many are open, Authenticated how many of those are
-	// logged in.
-	Connections   int `json:"connections"`
-	Authenticated int `json:"authenticated"`
-}
-
-// A ListenerStatus is one listener's.
-type ListenerStatus struct {
-	Name        string `json:"name"`
-	Address     string `json:"address"` // where it really listens
-	Protocol    string `json:"protocol"`
-	Scope       string `json:"scope"`
-	Connections int    `json:"connections"`
-	// DroppedSYNs is how many the kernel filter dropped.
-	DroppedSYNs uint64 `json:"dropped_syns"`
-}
-
-// Status tells what is open and what the last probes found.
-func (s *Server) Status() Status {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	st := Status{Upstreams: results(s.current.upstreams)}
-	var dropped map[string]uint64
-	st.KernelFilter, dropped = s.filter.status()
-	open := map[string]int{}
-	for _, c := range s.conns.list(nil) {
-		st.Connections++
-		open[c.service.Name]++
-		if c.authenticated.Load() {
-			st.Authenticated++
-		}
-	}
-	for _, svc := range s.current.services {
-		ls := ListenerStatus{Name: svc.Name, Address: svc.Address, Protocol: svc.Protocol,
-			Scope: svc.Scope, Connections: open[svc.Name], DroppedSYNs: dropped[svc.Name]}
-		if l := s.listeners[svc.Address]; l != nil {
-			ls.Address = l.bound.String()
-		}
-		st.Listeners = append(st.Listeners, ls)
-	}
-	return st
-}
-
-// Addresses gives where the listeners listen, by name.
-func (s *Server) Addresses() map[string]net.Addr {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	addrs := map[string]net.Addr{}
-	for _, svc := range s.current.services {
-		if l := s.listeners[svc.Address]; l != nil {
-			addrs[svc.Name] = l.bound
-		}
-	}
-	return addrs
-}
-
-// Ready tells whether every listener is open and every upstream has an address
-// that answers; if not, why.
-func (s *Server) Ready() error {
-	if s.draining.Load() {
-		return errors.New("shutting down")
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if len(s.listeners) == 0 {
-		return errors.New("not listening yet")
-	}
-	for key, u := range s.current.upstreams {
-		if err := u.ready(); err != nil {
-			return fmt.Errorf("upstream %s (%s): %w", key.name, key.protocol, err)
-		}
-	}
-	return nil
 }

@@ -23,6 +23,7 @@ import (
 
 	"mailreeve/guard"
 	"mailreeve/protocol"
+	"mailreeve/proxy"
 )
 
 // startDaemon runs the whole program in this process, on ports the system
@@ -45,7 +46,7 @@ func startDaemon(t *testing.T) *daemon {
 	if err != nil {
 		t.Fatal(err)
 	}
-	d, err := start(t.Context(), file, c, slog.New(slog.DiscardHandler), new(slog.LevelVar))
+	d, err := start(t.Context(), file, c, proxy.SocketStore{}, slog.New(slog.DiscardHandler), new(slog.LevelVar))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -293,7 +294,7 @@ func TestNothingIsLeftRunning(t *testing.T) {
 		c := *d.current()
 		c.Admin.Socket += ".2"
 		c.Admin.Metrics = "256.0.0.1:1"
-		if _, err := start(t.Context(), d.file, &c, slog.New(slog.DiscardHandler), new(slog.LevelVar)); err == nil {
+		if _, err := start(t.Context(), d.file, &c, proxy.SocketStore{}, slog.New(slog.DiscardHandler), new(slog.LevelVar)); err == nil {
 			t.Error("started with a metrics address that does not exist")
 		}
 		if _, err := os.Stat(c.Admin.Socket); err == nil {

@@ -24,6 +24,7 @@ type daemon struct {
 	started time.Time
 	guard   *guard.Guard
 	proxy   *proxy.Server
+	sockets proxy.SocketStore
 	names   *resolver
 	events  eventHub
 	metrics *metrics
@@ -42,8 +43,8 @@ type daemon struct {
 
 // start brings everything up, listeners last. On an error nothing is left
 // running.
-func start(ctx context.Context, file string, c *Config, log *slog.Logger, level *slog.LevelVar) (*daemon, error) {
-	d := &daemon{file: file, config: c, log: log, level: level, started: time.Now(), loaded: time.Now()}
+func start(ctx context.Context, file string, c *Config, sockets proxy.SocketStore, log *slog.Logger, level *slog.LevelVar) (*daemon, error) {
+	d := &daemon{file: file, config: c, sockets: sockets, log: log, level: level, started: time.Now(), loaded: time.Now()}
 	beside, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	d.cancel = cancel
 	if err := d.open(ctx, beside); err != nil {
@@ -77,6 +78,7 @@ func (d *daemon) open(ctx, beside context.Context) (err error) {
 	if d.proxy, err = proxy.New(d.config.proxyConfig(), d.guard, d.log); err != nil {
 		return err
 	}
+	d.proxy.KeepSockets(d.sockets)
 	d.metrics = newMetrics(d.guard, d.proxy, &d.events)
 	d.serveHTTP(beside, admin, d.api())
 	if d.config.Admin.Metrics != "" {

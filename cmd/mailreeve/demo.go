@@ -11,6 +11,8 @@ import (
 	"path/filepath"
 	"strings"
 	"time"
+
+	"mailreeve/proxy"
 )
 
 // A demo is the whole thing on one machine: a mail server of its own, mailreeve
@@ -86,7 +88,7 @@ func (d *demo) start(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	d.daemon, err = start(ctx, d.config(), c, log, level)
+	d.daemon, err = start(ctx, d.config(), c, proxy.SocketStore{}, log, level)
 	if err != nil {
 		return fmt.Errorf("%w (does another demo run?)", err)
 	}

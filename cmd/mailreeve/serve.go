@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"flag"
 	"log/slog"
 	"os"
@@ -17,9 +18,10 @@ func serveVerb(*flag.FlagSet) action {
 		if err := noArguments(args); err != nil {
 			return err
 		}
+		sockets, empty := systemdSockets()
 		c, err := loadConfig(in.config)
 		if err != nil {
-			return &exitError{exitConfig, err}
+			return errors.Join(&exitError{exitConfig, err}, empty())
 		}
 		level := new(slog.LevelVar)
 		log, flush := newLogger(in.stderr, c.Log, level)
@@ -28,9 +30,9 @@ func serveVerb(*flag.FlagSet) action {
 		signal.Notify(hup, syscall.SIGHUP)
 		defer signal.Stop(hup)
 
-		d, err := start(ctx, in.config, c, log, level)
+		d, err := start(ctx, in.config, c, sockets, log, level)
 		if err != nil {
-			return err
+			return errors.Join(err, empty())
 		}
 		log.Info("serving", "version", buildVersion().String(), "config", in.config,
 			"listeners", len(c.Listeners), "admin", c.Admin.Socket, "metrics", c.Admin.Metrics)

@@ -34,6 +34,7 @@ var requirements = []requirement{
 	{"prometheus", "/usr/bin/promtool"},
 	{"redis-server", "/usr/bin/redis-server"}, // and the Sentinel, which is the same program
 	{"iproute2", "/usr/sbin/ip"},              // for networks that are cut
+	{"systemd-container", "/usr/bin/systemd-nspawn"},
 	// The peers that the benchmark compares with.
 	{"haproxy", "/usr/sbin/haproxy"},
 	{"nginx", "/usr/sbin/nginx"},
