@@ -104,6 +104,12 @@ func (g *Guard) allowLocked() []Change {
 func (g *Guard) reallow(edit func()) {
 	g.changes.Lock()
 	defer g.changes.Unlock()
+	g.reallowLocked(edit)
+}
+
+// reallowLocked is reallow for who holds changes, to have the lists and what is
+// written of them change in the same order.
+func (g *Guard) reallowLocked(edit func()) {
 	g.mu.Lock()
 	edit()
 	changes := g.allowLocked()
@@ -151,8 +157,11 @@ func (g *Guard) Allow(r AllowRequest) (Allowed, error) {
 		a.Until = now.Add(r.For.Std())
 	}
 	k := allowKey(a)
-	g.reallow(func() { g.allows[k] = a })
-	awaitDurable(g.writer.put(record{bucket: bucketAllow, key: k, value: encodeJSON(a)}))
+	g.changes.Lock()
+	g.reallowLocked(func() { g.allows[k] = a })
+	written := g.writer.put(record{bucket: bucketAllow, key: k, value: encodeJSON(a)})
+	g.changes.Unlock()
+	awaitDurable(written)
 	g.log.Info("allow", said("target", k, "for", cmp.Or(r.For, Forever).String(), "reason", r.Reason)...)
 	return a, nil
 }
@@ -171,14 +180,8 @@ func (g *Guard) Disallow(target string) (int, error) {
 	set := g.set.Load()
 	p, login := set.logins.parseTarget(target)
 	k := allowKey(Allowed{Prefix: p, Login: login})
-	n := 0
-	g.reallow(func() {
-		if _, ok := g.allows[k]; ok {
-			delete(g.allows, k)
-			n = 1
-		}
-	})
-	if n == 0 {
+	written := g.disallow(k)
+	if written == nil {
 		for _, e := range g.Allowed() {
 			if e.Prefix == p && login == "" {
 				return 0, fmt.Errorf("%s is allowed by %s; a command cannot change that", target, e.Source)
@@ -186,9 +189,20 @@ func (g *Guard) Disallow(target string) (int, error) {
 		}
 		return 0, nil
 	}
-	awaitDurable(g.writer.put(record{bucket: bucketAllow, key: k}))
+	awaitDurable(written)
 	g.log.Info("disallow", "target", k)
-	return n, nil
+	return 1, nil
+}
+
+// disallow removes an entry. It gives nil if there is none.
+func (g *Guard) disallow(k string) (written <-chan struct{}) {
+	g.changes.Lock()
+	defer g.changes.Unlock()
+	if _, ok := g.allows[k]; !ok { // it only changes while changes is held
+		return nil
+	}
+	g.reallowLocked(func() { delete(g.allows, k) })
+	return g.writer.put(record{bucket: bucketAllow, key: k})
 }
 
 // Allowed lists the allow entries.
@@ -226,6 +240,6 @@ func (g *Guard) expireAllowed(now int64) {
 		}
 	})
 	for _, k := range ended {
-		g.writer.keep(record{bucket: bucketAllow, key: k}) // a shared store forgets by itself
+		g.over(record{bucket: bucketAllow, key: k})
 	}
 }

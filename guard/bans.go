@@ -33,7 +33,7 @@ func (g *Guard) pronounce(set *settings, o *Origin, t *total, now time.Time) {
 	r := set.rules.named(t.rule)
 	only := func(rule string) bool { return rule == t.rule }
 	if r == nil || g.exempt(t.key, now) {
-		g.ledger.clear(t.key, only)
+		g.ledger.clear(t.key, forever, only)
 		return
 	}
 	k := sentenceKey{r.consequence, t.key, r.scopeOf(o), r.dryRun}
@@ -41,7 +41,7 @@ func (g *Guard) pronounce(set *settings, o *Origin, t *total, now time.Time) {
 	line := g.enforce(k, r, t, now)
 	// The points are cleared only now: in between the limit held. No lock is
 	// held meanwhile, for in a fleet this asks the store.
-	points := g.ledger.clear(t.key, only)
+	points := g.ledger.clear(t.key, forever, only)
 	if line == nil {
 		return
 	}
@@ -239,7 +239,7 @@ func (g *Guard) expireSome(now int64) bool {
 		ended = append(ended, *s)
 	}
 	g.mu.Unlock()
-	g.writer.keep(forgotten...) // a shared store forgets by itself
+	g.over(forgotten...)
 	for i := range ended {
 		s, line := &ended[i], ended[i].ban()
 		g.stats.falseBans.ended(line.Prefix, now)
@@ -247,6 +247,17 @@ func (g *Guard) expireSome(now int64) bool {
 		g.logUnban(&line, "ended")
 	}
 	return len(list) > 0
+}
+
+// over takes away the records of what is over. A shared store forgets by itself.
+func (g *Guard) over(records ...record) {
+	if len(records) == 0 {
+		return
+	}
+	if g.fleet != nil {
+		records = g.fleet.share.over(records)
+	}
+	g.writer.keep(records...)
 }
 
 // bannedAnywhere tells whether an address is banned in any scope.

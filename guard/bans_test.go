@@ -17,10 +17,10 @@ type farLedger struct {
 	asked, release chan struct{}
 }
 
-func (l *farLedger) clear(k key, which func(string) bool) []cleared {
+func (l *farLedger) clear(k key, upto int64, which func(string) bool) []cleared {
 	l.asked <- struct{}{}
 	<-l.release
-	return l.ledger.clear(k, which)
+	return l.ledger.clear(k, upto, which)
 }
 
 // While one ban waits for the store of a fleet, another takes no time, and the

@@ -207,6 +207,11 @@ func (g *Guard) open(c StoreConfig) error {
 		if err := g.joinFleet(c); err != nil {
 			return errors.Join(err, g.writer.close())
 		}
+		g.fleet.resume(load.unsent)
+	} else {
+		for _, r := range load.unsent { // of a fleet that it has left
+			load.stale = append(load.stale, record{bucket: bucketOutbox, key: outboxKey(r.record)})
+		}
 	}
 	if load.unknown > 0 {
 		g.log.Error("the store has records that this version does not know; they are ignored", "records", load.unknown)

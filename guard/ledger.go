@@ -22,9 +22,10 @@ type ledger interface {
 	// charge adds points that were not reserved.
 	charge(now time.Time, claims []claim, ev *Event) []total
 
-	// clear forgets the settled points of the windows that which chooses, and
-	// tells what they were. What is reserved stays reserved.
-	clear(k key, which func(rule string) bool) []cleared
+	// clear forgets the settled points of the windows that which chooses, up to
+	// a moment in milliseconds, and tells what they were. What is reserved
+	// stays reserved.
+	clear(k key, upto int64, which func(rule string) bool) []cleared
 
 	// read gives the windows of a key as they stand.
 	read(now time.Time, k key, terms func(rule string) (terms, bool)) []reading

@@ -3,6 +3,7 @@ package guard
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 	"testing"
 	"time"
 
@@ -147,15 +148,17 @@ func (n *naive) charge(now int64, claims []claim) (tripped []bool) {
 	return tripped
 }
 
-func (n *naive) clear(k key, rule string) {
-	var left []naiveEvent
-	for _, e := range n.events {
-		if e.window2 != (window2{k, rule}) {
-			left = append(left, e)
+// clear forgets what is not younger than upto, and tells its sum.
+func (n *naive) clear(now, upto int64, c *claim) (sum milli) {
+	_, events := n.live(now, c, false)
+	for _, e := range events {
+		if e.at <= upto {
+			sum += e.points
+			n.tripped[e.window2] = false
 		}
 	}
-	n.events = left
-	n.tripped[window2{k, rule}] = false
+	n.events = slices.DeleteFunc(n.events, func(e naiveEvent) bool { return e.window2 == window2{c.key, c.rule} && e.at <= upto })
+	return sum
 }
 
 // windows that the random sequences go over: weights, distinct values, a long
@@ -265,16 +268,18 @@ func compareWithNaive(t *rapid.T, l ledger) {
 		},
 		"clear": func(t *rapid.T) {
 			c := drawClaim(t, false)
-			sum, _ := n.live(now.UnixMilli(), &c, false)
+			upto := int64(forever)
+			if rapid.Bool().Draw(t, "up to a moment") {
+				upto = now.Add(-time.Duration(rapid.IntRange(0, 180).Draw(t, "minutes")) * time.Minute).UnixMilli()
+			}
 			l.read(now, c.key, find) // brings the window up to date
 			var got milli
-			for _, cl := range l.clear(c.key, func(rule string) bool { return rule == c.rule }) {
+			for _, cl := range l.clear(c.key, upto, func(rule string) bool { return rule == c.rule }) {
 				got += cl.sum
 			}
-			if got != sum {
+			if sum := n.clear(now.UnixMilli(), upto, &c); got != sum {
 				t.Fatalf("cleared %d of %s %s, want %d", got, c.key, c.rule, sum)
 			}
-			n.clear(c.key, c.rule)
 		},
 		"": func(t *rapid.T) {
 			for _, k := range testKeys {

@@ -200,7 +200,7 @@ func (e *entry) trips(w *ruleWindow, c *claim) bool {
 	return float64(bad) >= shareNeeded*float64(bad+good)
 }
 
-func (l *memoryLedger) clear(k key, which func(rule string) bool) []cleared {
+func (l *memoryLedger) clear(k key, upto int64, which func(rule string) bool) []cleared {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	e := l.entries[k]
@@ -210,13 +210,13 @@ func (l *memoryLedger) clear(k key, which func(rule string) bool) []cleared {
 	var out []cleared
 	for i := range e.windows {
 		w := &e.windows[i]
-		if !which(w.rule) || len(w.marks) == 0 {
+		if !which(w.rule) || len(w.marks) == 0 || w.marks[0].at > upto {
 			continue
 		}
+		marks, sum := w.forget(upto)
 		if !w.good {
-			out = append(out, cleared{key: k, rule: w.rule, sum: w.sum, marks: slices.Clone(w.marks)})
+			out = append(out, cleared{key: k, rule: w.rule, sum: sum, marks: marks})
 		}
-		w.marks, w.sum, w.tripped = nil, 0, false
 	}
 	l.dirty[k] = struct{}{}
 	if e.empty() {

@@ -62,9 +62,7 @@ func (g *Guard) Unban(r UnbanRequest) (Removed, error) {
 	var named []key
 	if g.fleet != nil {
 		// Other nodes may have counted what this one has not.
-		if named = []key{{kind: byLogin, login: login}}; p.IsValid() {
-			named = []key{banKey(set, p)}
-		}
+		named = set.named(p, login)
 		g.fleet.share.forgive(r)
 	}
 	out := g.lift(func(lift func(*sentence)) {
@@ -74,7 +72,7 @@ func (g *Guard) Unban(r UnbanRequest) (Removed, error) {
 			}
 		})
 	})
-	out.Points, out.Counters = g.forget(matches, rule, named...)
+	out.Points, out.Counters = g.forget(matches, rule, forever, named...)
 	if rule("login") {
 		g.memory.forgetTrickles(matches)
 	}
@@ -85,6 +83,14 @@ func (g *Guard) Unban(r UnbanRequest) (Removed, error) {
 		out.Remaining = g.wider(p, now)
 	}
 	return out, nil
+}
+
+// named gives the keys of what an operator names.
+func (s *settings) named(p netip.Prefix, login string) []key {
+	if p.IsValid() {
+		return []key{banKey(s, p)}
+	}
+	return []key{{kind: byLogin, login: login}}
 }
 
 // wider lists the bans and refusals that still cover a network.

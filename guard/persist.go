@@ -3,6 +3,7 @@ package guard
 import (
 	"math"
 	"net/netip"
+	"strings"
 	"time"
 )
 
@@ -13,6 +14,7 @@ type loader struct {
 	unknown int
 	names   map[string]string
 	stale   []record // to be deleted
+	unsent  []resumed
 }
 
 // intern gives a text, the same one for equal texts: a million bans share a
@@ -46,6 +48,8 @@ func (l *loader) take(bucket string, key, value []byte) {
 		if err = decodeJSON(value, &failed); err == nil {
 			l.g.memory.loadTrickle(string(key), failed, l.now)
 		}
+	case bucketOutbox:
+		err = l.takeUnsent(key, value)
 	case bucketAllow:
 		var a Allowed
 		if err = decodeJSON(value, &a); err == nil {
@@ -55,6 +59,17 @@ func (l *loader) take(bucket string, key, value []byte) {
 	if err != nil {
 		l.unknown++
 	}
+}
+
+// takeUnsent takes an entry of the outbox.
+func (l *loader) takeUnsent(key, value []byte) error {
+	e, ok := readUnsent(value)
+	bucket, rest, found := strings.Cut(string(key), "\x00")
+	if !ok || !found {
+		return errRecord
+	}
+	l.unsent = append(l.unsent, resumed{record{bucket: bucket, key: rest}, e})
+	return nil
 }
 
 // takeSentence takes a ban. If the clock has gone back since it was written,

@@ -98,9 +98,9 @@ func (g *Guard) succeed(set *settings, t *try, now time.Time) {
 		g.places.add(t.logins[0], t.addr, ms)
 	}
 	all := func(string) bool { return true }
-	g.ledger.clear(key{kind: byPair, prefix: t.addr, login: t.logins[0]}, all)
+	g.ledger.clear(key{kind: byPair, prefix: t.addr, login: t.logins[0]}, forever, all)
 	if t.familiar[0] == familiarNetwork {
-		g.ledger.clear(t.pairKey(0), all)
+		g.ledger.clear(t.pairKey(0), forever, all)
 	}
 }
 

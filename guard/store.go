@@ -15,10 +15,12 @@ const (
 	bucketAllow  = "allow"
 	// bucketTrickles are the networks that failed at a guarded login.
 	bucketTrickles = "trickles"
+	// bucketOutbox is what a shared store may not have been told, see [outbox].
+	bucketOutbox = "outbox"
 )
 
 // buckets are all buckets, what matters most first.
-var buckets = [...]string{bucketBans, bucketAllow, bucketPlaces, bucketTrickles, bucketMarks}
+var buckets = [...]string{bucketBans, bucketOutbox, bucketAllow, bucketPlaces, bucketTrickles, bucketMarks}
 
 // A record is one key of the store. A nil value deletes it.
 type record struct {
@@ -59,8 +61,7 @@ type writer struct {
 	// disk is the backend if what is in it can be read; nil without a store.
 	disk *boltBackend
 	log  *slog.Logger
-	// share, unless nil, is told of what is put, and may give a channel that is
-	// waited for instead of ours.
+	// share, unless nil, keeps what is put, and tells a fleet.
 	share func([]record) <-chan struct{}
 	wake  chan struct{}
 	// again ends the pause after a failed try.
@@ -101,13 +102,10 @@ func newWriter(b backend, log *slog.Logger) *writer {
 // put hands over what was decided here. The channel is closed once it is
 // durable.
 func (w *writer) put(records ...record) <-chan struct{} {
-	kept := w.keep(records...)
 	if w.share != nil {
-		if shared := w.share(records); shared != nil {
-			return shared
-		}
+		return w.share(records)
 	}
-	return kept
+	return w.keep(records...)
 }
 
 // keep hands over what is to be written, and not to be shared.
@@ -130,6 +128,23 @@ func (w *writer) keep(records ...record) <-chan struct{} {
 	default:
 	}
 	return written
+}
+
+// waits tells whether a record waits that no try has yet taken up.
+func (w *writer) waits(r record) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	_, ok := w.pending[[2]string{r.bucket, r.key}]
+	return ok
+}
+
+// drop takes back records that have not been written.
+func (w *writer) drop(records ...record) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, r := range records {
+		delete(w.pending, [2]string{r.bucket, r.key})
+	}
 }
 
 // hold remembers the bans among records.
@@ -250,11 +265,17 @@ func (w *writer) flush() bool {
 	return false
 }
 
-// status tells how many records wait, and the last error.
+// status tells how many records wait or are on their way, and the last error.
 func (w *writer) status() (pending int, err error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return len(w.pending), w.err
+	pending = len(w.pending)
+	for k := range w.writing {
+		if _, newer := w.pending[k]; !newer {
+			pending++
+		}
+	}
+	return pending, w.err
 }
 
 // close writes what is pending and closes the backend.

@@ -209,7 +209,7 @@ func (g *Guard) resume(deferred []deferral, now int64) {
 			g.pronounce(set, &d.origin, &d.total, time.UnixMilli(now))
 			continue
 		}
-		g.ledger.clear(d.total.key, func(rule string) bool { return rule == d.total.rule })
+		g.ledger.clear(d.total.key, forever, func(rule string) bool { return rule == d.total.rule })
 	}
 	g.queues.sentenced()
 }

@@ -54,6 +54,9 @@ type fleet struct {
 	syncedOnce sync.Once
 
 	follower follower
+	// forgiven is what was forgiven before a restart, until the fleet's clock
+	// is known.
+	forgiven []resumed
 }
 
 const (
@@ -87,6 +90,7 @@ func newFleet(g *Guard, c SharedStoreConfig) (*fleet, error) {
 			versions: newVersions(mix(0, []byte(node)), k.fleetClock),
 			keepFor:  func() time.Duration { return max(min(g.set.Load().cfg.Familiar.Std(), removedFor), knownFor) }},
 	}
+	f.share.outbox = newOutbox(g.writer.keep)
 	f.share.writer = newWriter(shareBackend{f.share}, slog.New(slog.NewTextHandler(io.Discard, nil)))
 	rules := func() []string {
 		var out []string
@@ -118,13 +122,7 @@ func (g *Guard) joinFleet(c StoreConfig) error {
 		return err
 	}
 	g.fleet, g.ledger = f, f.ledger
-	g.writer.share = func(records []record) <-chan struct{} {
-		written := f.share.offer(records)
-		if f.link.client() == nil {
-			return nil // nobody waits for it now
-		}
-		return written
-	}
+	g.writer.share = f.share.put
 	if c.GuessKey == "" {
 		g.log.Warn("store.guess-key is not set: the same wrong password through two proxies counts twice; " +
 			"copy guess.key of one node to all and name it in store.guess-key")
@@ -151,7 +149,7 @@ func (f *fleet) start() {
 
 // close tells the store what it has not been told, if it is there.
 func (f *fleet) close() {
-	_ = f.share.writer.close() // what it could not send is in the embedded store
+	_ = f.share.writer.close() // what it could not send is in the outbox
 	f.cancel()
 	if c := f.client.Load(); c != nil {
 		(*c).Close()
@@ -203,11 +201,13 @@ func (f *fleet) look(ctx context.Context, counts *uint64) error {
 	if err != nil {
 		return err
 	}
+	f.forgiveAgain()
 	if lost {
 		f.readAgain()
 	}
 	if f.link.client() != nil && !lost {
 		f.tidy(ctx, c)
+		f.share.outbox.sweep(time.Now())
 		// A step may have failed though the store is there.
 		if _, err := f.ledger.replay(ctx, c, false); err != nil {
 			return err
@@ -238,7 +238,7 @@ func (f *fleet) beat(ctx context.Context, c valkey.Client, counts *uint64) (lost
 		ctx, cancel := context.WithTimeout(ctx, beatTimeout)
 		before := f.g.clock.now().UnixMilli()
 		reply, err := f.share.script.run(ctx, c, []string{key}, []string{"beat", itoa(int64(*counts))})
-		took := f.g.clock.now().UnixMilli() - before
+		after := f.g.clock.now().UnixMilli()
 		cancel()
 		if err != nil {
 			*counts-- // this one may not have been written
@@ -253,7 +253,7 @@ func (f *fleet) beat(ctx context.Context, c valkey.Client, counts *uint64) (lost
 			return false, errReply
 		}
 		lost = lost || last < int64(*counts)-1
-		f.link.setAhead(at - before - took/2)
+		f.link.setAhead(at-after, at-before)
 	}
 	return lost, nil
 }
@@ -282,6 +282,7 @@ func (f *fleet) reconcile(ctx context.Context, c valkey.Client, lost bool) error
 		}
 	}
 	records, _ := f.share.writer.status()
+	f.resend()
 	f.link.restored(c, steps, records)
 	f.share.writer.retry()
 	// What was decided while the last of it was sent is sent now.

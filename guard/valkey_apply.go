@@ -26,16 +26,26 @@ const sameSentence = 2 * steadyWithin
 // events, and they are kept by who reads, see keepRead.
 func (g *Guard) hear(list []*heardSentence, reading uint16, bulk bool) {
 	now := g.clock.now().UnixMilli()
+	share := g.fleet.share
 	var told []heardChange
 	var records []record
+	var lost []missed
 	g.changes.Lock()
 	g.mu.Lock()
 	for _, h := range list {
 		k := h.s.sentenceKey
 		have := g.sentences.get(k)
-		if !g.fleet.share.versions.hear(h, have, reading, bulk) {
+		switch share.versions.hear(h, have, reading, bulk) {
+		case versionSame:
+			continue
+		case versionOld:
+			if bulk && have == nil && !h.forgotten {
+				// The store has lost that it was taken back.
+				lost = append(lost, share.missing(record{bucket: bucketBans, key: k.storeKey()}))
+			}
 			continue
 		}
+		records = append(records, share.outbox.drop(record{bucket: bucketBans, key: k.storeKey()})...)
 		if have != nil {
 			told = ended(have, told)
 		}
@@ -77,10 +87,11 @@ func (g *Guard) hear(list []*heardSentence, reading uint16, bulk bool) {
 	if len(records) > 0 {
 		g.writer.keep(records...)
 	}
+	share.offerMissed(lost)
 	for i := range told {
 		t := &told[i]
 		if t.change.Kind == BanAdded {
-			g.memory.clear(t.s.key, func(rule string) bool { return rule == t.change.Rule })
+			g.memory.clear(t.s.key, forever, func(rule string) bool { return rule == t.change.Rule })
 		}
 		if !bulk {
 			g.tellHeard(t)
@@ -91,8 +102,9 @@ func (g *Guard) hear(list []*heardSentence, reading uint16, bulk bool) {
 	}
 }
 
-// hear tells whether a sentence says more than what is known of it, have.
-func (v *versions) hear(h *heardSentence, have *sentence, reading uint16, bulk bool) bool {
+// hear compares a sentence to what is known of it, have, and takes note of it
+// if it says more.
+func (v *versions) hear(h *heardSentence, have *sentence, reading uint16, bulk bool) versionStanding {
 	id := versionID(v, h.s.sentenceKey)
 	standing := v.compare(id, h.version, reading)
 	if standing == versionFirst && have != nil {
@@ -100,11 +112,10 @@ func (v *versions) hear(h *heardSentence, have *sentence, reading uint16, bulk b
 			v.heard(id, h.version, reading, false)
 		}
 	}
-	if standing == versionOld || standing == versionSame {
-		return false
+	if standing == versionNew || standing == versionFirst {
+		v.heard(id, h.version, reading, bulk && h.s.reason == "")
 	}
-	v.heard(id, h.version, reading, bulk && h.s.reason == "")
-	return true
+	return standing
 }
 
 // compareSince compares by when sentences began: after a restart the version of
@@ -140,23 +151,29 @@ func ended(s *sentence, told []heardChange) []heardChange {
 	return append(told, heardChange{s, s.change(BanRemoved), Ban{}})
 }
 
-// forgive forgets counters that another node's operator has forgiven.
-func (g *Guard) forgive(r UnbanRequest) {
+// forgive forgets counters that an operator has forgiven at a moment: at another
+// node, or with own at this one before a restart.
+func (g *Guard) forgive(r UnbanRequest, upto int64, own bool) {
 	set := g.set.Load()
 	matches, rule, p, login := set.forgiven(r)
 	if matches == nil {
 		return
 	}
-	g.forget(matches, rule)
+	var named []key
+	if own {
+		named = set.named(p, login)
+	}
+	g.forget(matches, rule, upto, named...)
 	g.guesses.forget(p, r.Target == "all" || login != "")
 	g.queues.sentenced()
 }
 
-// forget clears the counters of the keys that match, and of those named.
-func (g *Guard) forget(matches func(key) bool, rule func(string) bool, named ...key) (points float64, counters int) {
+// forget clears the counters up to a moment of the keys that match, and of those
+// named.
+func (g *Guard) forget(matches func(key) bool, rule func(string) bool, upto int64, named ...key) (points float64, counters int) {
 	clearKey := func(k key) bool {
 		if matches(k) {
-			for _, c := range g.ledger.clear(k, rule) {
+			for _, c := range g.ledger.clear(k, upto, rule) {
 				points += c.sum.float()
 				counters++
 			}
@@ -198,21 +215,31 @@ func (s *settings) forgiven(r UnbanRequest) (matches func(key) bool, rule func(s
 	return matches, func(name string) bool { return r.Rule == "" || name == r.Rule }, p, login
 }
 
-// hearAllow takes over an allow entry; hearDisallow takes one away.
-func (g *Guard) hearAllow(k string, a Allowed) {
-	if !a.Until.IsZero() && a.Until.Before(g.clock.now()) {
+// hearAllow takes over an allow entry, or that it is gone if a is nil, unless
+// what is known of it is later.
+func (g *Guard) hearAllow(k string, a *Allowed, version stamp, reading uint16, bulk bool) {
+	share := g.fleet.share
+	v, id := share.versions, versionID(share.versions, k)
+	g.changes.Lock()
+	defer g.changes.Unlock()
+	_, known := g.allows[k] // it only changes while changes is held
+	switch v.compare(id, version, reading) {
+	case versionSame:
+		return
+	case versionOld:
+		if bulk && !known && a != nil {
+			share.offerMissed([]missed{share.missing(record{bucket: bucketAllow, key: k})})
+		}
 		return
 	}
-	g.reallow(func() { g.allows[k] = a })
-	g.writer.keep(record{bucket: bucketAllow, key: k, value: encodeJSON(a)})
-}
-
-func (g *Guard) hearDisallow(k string) {
-	g.mu.Lock()
-	_, known := g.allows[k]
-	g.mu.Unlock()
-	if known {
-		g.reallow(func() { delete(g.allows, k) })
+	v.heard(id, version, reading, false)
+	g.writer.keep(share.outbox.drop(record{bucket: bucketAllow, key: k})...)
+	switch {
+	case a != nil && (a.Until.IsZero() || a.Until.After(g.clock.now())):
+		g.reallowLocked(func() { g.allows[k] = *a })
+		g.writer.keep(record{bucket: bucketAllow, key: k, value: encodeJSON(*a)})
+	case known:
+		g.reallowLocked(func() { delete(g.allows, k) })
 		g.writer.keep(record{bucket: bucketAllow, key: k})
 	}
 }

@@ -215,9 +215,11 @@ type ledgerStep struct {
 	charge  bool
 	ev      *Event
 
-	// clear, unless nil, are the rules to be cleared at the key.
-	clear []string
-	key   key
+	// clear, unless nil, are the rules to be cleared at the key, of what is not
+	// younger than the step, and closed is for how long the windows are closed.
+	clear  []string
+	key    key
+	closed time.Duration
 }
 
 // settle ends reservations and charges claims.

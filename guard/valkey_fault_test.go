@@ -160,6 +160,12 @@ func TestAFlushedStoreIsRefilled(t *testing.T) {
 	two.comesTo("192.0.2.3", protocol.Banned)
 	one.guesses("192.0.2.1", "alice", 3)
 	two.guesses("192.0.2.1", "bob", 4)
+	one.guesses("192.0.2.2", "alice", 3)
+	two.guesses("192.0.2.2", "bob", 4)
+	one.unbans("192.0.2.2")
+	aMomentLater(t)
+	two.guesses("192.0.2.2", "bob", 1)
+	eventually(t, 10*time.Second, "one point since it was forgiven", func() bool { return one.points("192.0.2.2") == 1 })
 	if _, err := two.g.Allow(AllowRequest{Target: "203.0.113.0/24", For: Forever}); err != nil {
 		t.Fatal(err)
 	}
@@ -174,6 +180,7 @@ func TestAFlushedStoreIsRefilled(t *testing.T) {
 	for _, n := range nodes {
 		eventually(t, 10*time.Second, "7 points, each counted once", func() bool { return n.points("192.0.2.1") == 7 })
 		n.admits(from("192.0.2.3"), protocol.Banned)
+		eventually(t, 10*time.Second, "what was forgiven is not counted again", func() bool { return n.points("192.0.2.2") == 1 })
 	}
 	// A new node learns it all from the store.
 	third := startNode(t, one.opt.Store.GuessKey, t.TempDir(), srv.shared(), nil, nil)

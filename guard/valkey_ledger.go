@@ -219,8 +219,8 @@ func (l *fleetLedger) step(now time.Time, st *ledgerStep, here func() []total) [
 	return totals
 }
 
-func (l *fleetLedger) clear(k key, which func(rule string) bool) []cleared {
-	alone := l.local.clear(k, which)
+func (l *fleetLedger) clear(k key, upto int64, which func(rule string) bool) []cleared {
+	alone := l.local.clear(k, upto, which)
 	var rules []string
 	for _, r := range l.rules() {
 		if which(r) {
@@ -237,15 +237,20 @@ func (l *fleetLedger) clear(k key, which func(rule string) bool) []cleared {
 	}
 	closed := l.closing(k, rules)
 	var views []storedView
-	at := l.link.now()
+	st := &ledgerStep{id: newID(), at: l.link.now(), key: k, clear: rules, closed: closed}
+	if upto != forever {
+		st.at = min(st.at, upto+l.link.ahead.Load())
+		upto = st.at
+	}
 	err := l.do(func(ctx context.Context, c valkey.Client) (err error) {
-		views, err = l.store.clear(ctx, c, k, at, forever/2, closed, rules)
+		views, err = l.store.clear(ctx, c, k, l.link.now(), min(upto, forever/2), closed, rules)
 		return err
 	})
 	if err != nil {
-		l.keep(&ledgerStep{id: newID(), at: at, key: k, clear: rules})
+		l.keep(st)
 		return alone
 	}
+	l.remind(st)
 	var out []cleared
 	for i := range views {
 		v := &views[i]
@@ -338,9 +343,6 @@ func (l *fleetLedger) keep(st *ledgerStep) {
 
 // remind remembers a step that the store has taken, for a while.
 func (l *fleetLedger) remind(st *ledgerStep) {
-	if st.clear != nil {
-		return // sent again it would clear what came later
-	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if len(l.sent) >= maxSent {

@@ -358,14 +358,15 @@ end
 -- not younger than upto, and tells them. It closes their windows for a while.
 local function clear()
   local key, now, upto = KEYS[1], tonumber(ARGV[2]), tonumber(ARGV[4])
+  local closed = tonumber(ARGV[5]) > 0 and server + tonumber(ARGV[5]) or 0
   local e = load(key)
   if #e.windows == 0 then return {bad, {}, {}} end
   local fields = redis.call('HGETALL', key)
   local gone, changed = {}, false
   for _, w in ipairs(e.windows) do
     for i = 6, #ARGV do
-      if w[RULE] == ARGV[i] and w[CLOSED] > 0 then w[CLOSED], changed = 0, true end
-      if w[RULE] == ARGV[i] and #w[MARKS] > 0 then
+      if w[RULE] == ARGV[i] and w[CLOSED] > 0 then w[CLOSED], changed = closed, true end
+      if w[RULE] == ARGV[i] and #w[MARKS] > 0 and w[MARKS][1][AT] <= upto then
         local kept = {}
         local old = {w[RULE], w[GOOD], w[PERIOD], 0, {}, {}, 0}
         for _, m in ipairs(w[MARKS]) do
@@ -378,8 +379,7 @@ local function clear()
           end
         end
         table.insert(gone, flat(old))
-        w[MARKS], w[TRIPPED], w[CLOSED] = kept, 0, 0
-        if tonumber(ARGV[5]) > 0 then w[CLOSED] = server + tonumber(ARGV[5]) end
+        w[MARKS], w[TRIPPED], w[CLOSED] = kept, 0, closed
         break
       end
     end

@@ -153,15 +153,17 @@ func (k *link) badValues(n int64) {
 		"values", k.dropped.Load())
 }
 
-// setAhead sets by how much the fleet's clock is ahead of ours. What is less
-// than the way there and back tells is noise.
-func (k *link) setAhead(ms int64) {
-	old := k.ahead.Load()
-	if d := ms - old; d > 5 || d < -5 {
-		k.ahead.Store(ms)
+// setAhead takes note of what an answer tells of the fleet's clock: it is ahead
+// of ours by something between least and most. What agrees with that stays as it
+// is, so that an answer that took long does not spoil what a quick one told.
+func (k *link) setAhead(least, most int64) {
+	agrees := func(ahead, slack int64) bool { return least-slack <= ahead && ahead <= most+slack }
+	middle := least + (most-least)/2
+	if !agrees(k.ahead.Load(), clockNoise) {
+		k.ahead.Store(middle)
 	}
-	if d := ms - k.steady.Load(); d > steadyWithin || d < -steadyWithin {
-		k.steady.Store(ms)
+	if !agrees(k.steady.Load(), steadyWithin) {
+		k.steady.Store(middle)
 	}
 	k.timed.Store(true)
 }
@@ -175,6 +177,10 @@ func (k *link) fleetClock() (ahead int64, known bool) {
 	return k.steady.Load(), true
 }
 
-// steadyWithin is how many milliseconds two clocks may drift apart before
-// versions take notice.
-const steadyWithin = 1000
+const (
+	// clockNoise is by how many milliseconds the fleet's clock may differ from
+	// what is known of it before that is corrected, and steadyWithin by how
+	// many before versions take notice.
+	clockNoise   = 2
+	steadyWithin = 1000
+)

@@ -183,6 +183,6 @@ func (r *follower) tellMissing() {
 	clear(r.share.told)
 	r.share.mu.Unlock()
 	g.places.each(func(login string, list []place) {
-		r.share.offer([]record{{bucket: bucketPlaces, key: login, value: encodeJSON(list)}})
+		r.share.offerPlaces(record{bucket: bucketPlaces, key: login, value: encodeJSON(list)})
 	})
 }

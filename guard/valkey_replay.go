@@ -53,7 +53,7 @@ func (l *fleetLedger) send(ctx context.Context, c valkey.Client, st *ledgerStep)
 	ctx, cancel := context.WithTimeout(ctx, replayTimeout)
 	defer cancel()
 	if st.clear != nil {
-		_, err := l.store.clear(ctx, c, st.key, l.link.now(), st.at, 0, st.clear)
+		_, err := l.store.clear(ctx, c, st.key, l.link.now(), st.at, st.closed, st.clear)
 		return err
 	}
 	st.now = max(l.link.now(), st.at)

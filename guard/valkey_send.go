@@ -26,8 +26,10 @@ func (b shareBackend) write(records []record) error {
 	err := b.send(ctx, c, records, true)
 	if err != nil {
 		b.link.heard(err)
+		return err
 	}
-	return err
+	b.taken(records)
+	return nil
 }
 
 // send sends changes by a client. Without push the stream is not told.

@@ -2,6 +2,7 @@ package guard
 
 import (
 	"encoding/binary"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -22,10 +23,11 @@ type share struct {
 	node     string
 	writer   *writer
 	versions *versions
+	outbox   *outbox
 	keepFor  func() time.Duration // for how long a place is worth knowing
 
 	// order is held while a change gets its version and is handed to the
-	// writer, so that what waits there is always the latest.
+	// writers, so that what waits there is always the latest.
 	order sync.Mutex
 
 	mu sync.Mutex
@@ -43,29 +45,62 @@ const maxTold = 1_000_000
 // bucketForgive is no bucket of a store: what is in it goes to the stream only.
 const bucketForgive = nameForgive
 
-// offer shares what was decided here and written to this node's own store, and
-// gives a channel that is closed once the fleet's store has it; nil if it is
-// none of its business.
-func (f *share) offer(records []record) <-chan struct{} {
+// put keeps what was decided here in this node's own store, and tells the
+// fleet's what is its business. The channel is closed once the fleet's has it,
+// or while that is away this node's own.
+func (f *share) put(records []record) <-chan struct{} {
 	now := f.link.clock().UnixMilli()
 	f.order.Lock()
 	defer f.order.Unlock()
+	kept := slices.Clip(records)
 	var out []record
 	for _, r := range records {
 		switch r.bucket {
 		case bucketBans, bucketAllow:
 			if id, ok := f.id(r); ok {
-				out = append(out, stamped(r, f.versions.next(id, now)))
+				s := f.versions.next(id, now)
+				kept = append(kept, f.outbox.put(r, s))
+				out = append(out, stamped(r, s))
 			}
 		case bucketPlaces:
 			out = append(out, f.news(r)...)
 		}
 	}
+	written := f.outbox.keep(kept...)
 	if len(out) == 0 {
-		return nil
+		return written
 	}
-	return f.writer.put(out...)
+	shared := f.writer.put(out...)
+	if f.link.client() == nil {
+		return written
+	}
+	return shared
 }
+
+// taken says that the store has taken records. What has changed again meanwhile
+// is still to be told.
+func (f *share) taken(records []record) {
+	f.order.Lock()
+	defer f.order.Unlock()
+	now := time.Now()
+	for _, r := range records {
+		if !f.writer.waits(r) {
+			f.outbox.told(r, now)
+		}
+	}
+}
+
+// over says that what there was in this node's own store is over. The store
+// forgets by itself, and needs not be told now what it was.
+func (f *share) over(records []record) []record {
+	f.order.Lock()
+	defer f.order.Unlock()
+	f.writer.drop(records...)
+	return append(records, f.outbox.drop(records...)...)
+}
+
+// offerPlaces tells the fleet the places of a login that it does not know.
+func (f *share) offerPlaces(r record) { f.writer.put(f.news(r)...) }
 
 // A missed is what the store does not know, though this node does, and which
 // version of it that is.
@@ -75,6 +110,14 @@ type missed struct {
 	have  version
 	known bool
 	since int64
+}
+
+// missing gives a record whose latest version the store does not know.
+func (f *share) missing(r record) missed {
+	m := missed{record: r}
+	m.id, _ = f.id(r)
+	m.have, m.known = f.versions.get(m.id)
+	return m
 }
 
 // offerMissed shares what the store does not know. What has changed since it
@@ -109,11 +152,7 @@ const stampSize = 8 + 4 + 1
 func stamped(r record, s stamp) record {
 	b := binary.BigEndian.AppendUint64(make([]byte, 0, stampSize+len(r.value)), uint64(s.at))
 	b = binary.BigEndian.AppendUint32(b, s.node)
-	own := byte(0)
-	if s.own {
-		own = 1
-	}
-	r.value = append(append(b, own), r.value...)
+	r.value = append(append(b, flag(s.own)), r.value...)
 	return r
 }
 
@@ -160,8 +199,13 @@ func (f *share) isNews(login string, p place) bool {
 }
 
 // forgive tells the other nodes to forget counters.
-func (f *share) forgive(r UnbanRequest) {
-	f.writer.put(record{bucket: bucketForgive, key: r.Target + "\x00" + r.Rule, value: []byte(mustJSON(r))})
+func (f *share) forgive(u UnbanRequest) {
+	r := record{bucket: bucketForgive, key: u.Target + "\x00" + u.Rule, value: []byte(mustJSON(u))}
+	f.order.Lock()
+	defer f.order.Unlock()
+	s := f.versions.stamp(f.link.clock().UnixMilli())
+	f.outbox.keep(f.outbox.put(r, s))
+	f.writer.put(stamped(r, s))
 }
 
 // A change is a record that waits, as it goes to the store.
@@ -173,14 +217,14 @@ type change struct {
 // change makes a record that waits one for the store, by the fleet's clock. ok
 // is false if there is a later one, or it makes no sense.
 func (f *share) change(r record) (c change, ok bool) {
-	if r.bucket == bucketForgive {
-		c.Name, c.Field, _ = strings.Cut(nameForgive+"\x00"+r.key, "\x00")
-		c.Version, c.Value = f.link.now(), string(r.value)
-		return c, true
-	}
 	s, value, ok := readStamp(r.value)
 	if !ok {
 		return c, false
+	}
+	if r.bucket == bucketForgive {
+		c.Name, c.Field, _ = strings.Cut(nameForgive+"\x00"+r.key, "\x00")
+		c.Version, c.Value = f.versions.fleet(s).at, string(value)
+		return c, true
 	}
 	ahead := f.link.ahead.Load()
 	if r.bucket == bucketPlaces {

@@ -30,13 +30,13 @@ func (r *follower) take(news []sharedRecord, bulk bool) {
 		switch {
 		case s.Name == nameForgive:
 			var u UnbanRequest
-			if ok = json.Unmarshal([]byte(s.Value), &u) == nil && len(u.Target) <= 512; ok {
-				r.g.forgive(u)
+			if ok = json.Unmarshal([]byte(s.Value), &u) == nil && len(u.Target) <= 512 && s.stamp().sane(); ok {
+				r.g.forgive(u, s.Version-ahead, false)
 			}
 		case strings.HasPrefix(s.Name, namePlaces):
 			ok = r.takePlace(s)
 		case strings.HasPrefix(s.Name, nameAllowIP), strings.HasPrefix(s.Name, nameAllowLogin):
-			ok = r.takeAllow(s)
+			ok = r.takeAllow(s, bulk)
 		default:
 			h, err := readHistory(s.Name, s.Field, s.stamp(), s.History, ahead, text)
 			if ok = err == nil; ok {
@@ -89,7 +89,7 @@ func (r *follower) takePlace(s *sharedRecord) bool {
 	return true
 }
 
-func (r *follower) takeAllow(s *sharedRecord) bool {
+func (r *follower) takeAllow(s *sharedRecord, bulk bool) bool {
 	k, ok := strings.CutPrefix(s.Name, nameAllowLogin)
 	if ok {
 		login, err := url.PathUnescape(k)
@@ -107,23 +107,14 @@ func (r *follower) takeAllow(s *sharedRecord) bool {
 	if !s.stamp().sane() {
 		return false
 	}
-	a := Allowed{}
-	removed := string(s.History) == forgottenAllow
-	if !removed {
-		var err error
-		if a, err = readAllow(s.Name, s.History, r.link.ahead.Load()); err != nil {
-			return false
-		}
-	}
-	v, id := r.share.versions, versionID(r.share.versions, k)
-	if standing := v.compare(id, s.stamp(), r.reading); standing == versionOld || standing == versionSame {
+	if string(s.History) == forgottenAllow {
+		r.g.hearAllow(k, nil, s.stamp(), r.reading, bulk)
 		return true
 	}
-	v.heard(id, s.stamp(), r.reading, false)
-	if removed {
-		r.g.hearDisallow(k)
-	} else {
-		r.g.hearAllow(k, a)
+	a, err := readAllow(s.Name, s.History, r.link.ahead.Load())
+	if err != nil {
+		return false
 	}
+	r.g.hearAllow(k, &a, s.stamp(), r.reading, bulk)
 	return true
 }

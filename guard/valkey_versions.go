@@ -88,14 +88,19 @@ func versionID[K comparable](v *versions, k K) uint64 { return maphash.Comparabl
 func (v *versions) next(id uint64, now int64) stamp {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	ahead, sure := v.clock()
-	s := stamp{at: now + ahead, node: v.node, own: !sure}
+	s := v.stamp(now)
 	e, known := v.known[id]
 	if known {
 		s.at = max(s.at, v.fleet(e.stamp()).at+1)
 	}
 	v.known[id] = newVersion(s, e.heard)
 	return s
+}
+
+// stamp stamps what needs no order.
+func (v *versions) stamp(now int64) stamp {
+	ahead, sure := v.clock()
+	return stamp{at: now + ahead, node: v.node, own: !sure}
 }
 
 // get gives what is known of a key.

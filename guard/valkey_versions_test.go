@@ -166,3 +166,26 @@ func TestTheStoreKeepsTheSameOfTwoChangesInBothOrders(t *testing.T) {
 		}
 	}
 }
+
+// An answer that took long tells little of the fleet's clock, and does not spoil
+// what a quick one has told.
+func TestTheFleetsClock(t *testing.T) {
+	k := &link{}
+	if _, known := k.fleetClock(); known {
+		t.Error("the clock is known before the store was asked")
+	}
+	for _, step := range []struct{ least, most, ahead, steady int64 }{
+		{4900, 5100, 5000, 5000}, // a quick answer
+		{4000, 7000, 5000, 5000}, // a slow one that agrees
+		{5050, 5060, 5055, 5000}, // a quicker one that knows better
+		{5057, 5058, 5055, 5000}, // noise
+		{6500, 6502, 6501, 6501}, // somebody has set a clock
+		{-9000, -8000, -8500, -8500},
+	} {
+		k.setAhead(step.least, step.most)
+		steady, known := k.fleetClock()
+		if ahead := k.ahead.Load(); ahead != step.ahead || steady != step.steady || !known {
+			t.Errorf("after an answer of %d to %d: %d ahead, for versions %d (%v), want %d and %d", step.least, step.most, ahead, steady, known, step.ahead, step.steady)
+		}
+	}
+}

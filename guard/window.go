@@ -1,5 +1,7 @@
 package guard
 
+import "slices"
+
 // Times in the core are milliseconds since 1970, points are thousandths: both
 // add up exactly.
 
@@ -58,6 +60,18 @@ func (w *window) expire(now, period int64) {
 	for i := len(w.marks) - 1; i >= 0 && w.marks[i].at > now; i-- {
 		w.marks[i].at = now
 	}
+}
+
+// forget takes away the marks up to a moment, and gives them and their sum.
+func (w *window) forget(upto int64) (marks []mark, sum milli) {
+	n := 0
+	for n < len(w.marks) && w.marks[n].at <= upto {
+		sum += w.marks[n].points
+		n++
+	}
+	marks, rest := slices.Clone(w.marks[:n]), slices.Clone(w.marks[n:])
+	w.marks, w.sum, w.tripped = rest, w.sum-sum, false
+	return marks, sum
 }
 
 // has tells whether a distinct value is among the settled marks.
