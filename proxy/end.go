@@ -52,6 +52,17 @@ func (e *end) Write(p []byte) (int, error) {
 	return e.tcp.Write(p)
 }
 
+// WriteMore writes all of p, which is of no use to the peer before more has
+// come. TLS makes records of it, which go at once.
+func (e *end) WriteMore(p []byte) (int, error) {
+	if e.tls != nil {
+		return e.Write(p)
+	}
+	e.writing.Store(moment())
+	defer e.writing.Store(0)
+	return e.tcp.WriteMore(p)
+}
+
 // CloseWrite tells the peer that nothing more will come.
 func (e *end) CloseWrite() error {
 	if e.tls != nil {

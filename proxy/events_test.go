@@ -78,7 +78,7 @@ var conduct = map[protocol.Kind]struct {
 		func(_ *testing.T, c *Config) { c.Limits.ConnectionsPerAddress = 1 },
 		func(b *bed, from string) {
 			b.dial(from).expect("* OK")
-			b.dial(from).rest()
+			b.knock(from)
 		},
 	},
 	protocol.ConnectionRate: {
@@ -86,7 +86,7 @@ var conduct = map[protocol.Kind]struct {
 		func(t *testing.T, c *Config) { c.Limits.ConnectionRate = limit(t, "1/1h") },
 		func(b *bed, from string) {
 			b.dial(from).expect("* OK")
-			b.dial(from).rest()
+			b.knock(from)
 		},
 	},
 }

@@ -130,6 +130,14 @@ func (b *bed) tryDial(from string) (*client, error) {
 	return newClient(b.t, c), nil
 }
 
+// knock connects as who is refused: the reset may come before connect has
+// returned, or after.
+func (b *bed) knock(from string) {
+	if c, err := b.tryDial(from); err == nil {
+		c.rest()
+	}
+}
+
 // waitFor polls a condition.
 func (b *bed) waitFor(what string, ok func() bool) {
 	b.t.Helper()

@@ -243,6 +243,8 @@ func (c *conn) deliver(in *input, pass int, step *protocol.Step) bool {
 	toClient = append([]byte(nil), toClient...)
 	server := c.server
 	useServer := server != nil && (len(toServer) > 0 || fromClient && pass > 0)
+	// No server answers the middle of a message.
+	middle := protocol.Phase(c.phase.Load()) == protocol.Data
 	useClient := len(toClient) > 0 || !fromClient && pass > 0
 	deaf := false
 	if useClient {
@@ -253,7 +255,9 @@ func (c *conn) deliver(in *input, pass int, step *protocol.Step) bool {
 	}
 	c.mu.Unlock()
 	if useServer {
-		if fromClient {
+		if fromClient && middle {
+			c.writePart(server, forwarded)
+		} else if fromClient {
 			c.writeHeld(server, forwarded)
 		}
 		c.writeHeld(server, toServer)
@@ -298,6 +302,13 @@ func (c *conn) writeHeld(e *end, p []byte) bool {
 	}
 	_, err := e.Write(p)
 	return err == nil
+}
+
+// writePart is writeHeld for what more must follow.
+func (c *conn) writePart(e *end, p []byte) {
+	if len(p) > 0 && !c.gate.closed() {
+		_, _ = e.WriteMore(p)
+	}
 }
 
 // write takes the pen and writes.
