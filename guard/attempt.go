@@ -239,9 +239,9 @@ func (g *Guard) claims(set *settings, t *try, now time.Time, simulated Decision)
 	var out []claim
 	crowded, crowdedDry := g.crowded(set, t, now)
 	before := priors{g: g, addr: t.addr, now: now.UnixMilli()}
-	for _, r := range set.rules {
+	for _, r := range set.counting[protocol.AuthFailure] {
 		points := r.points[protocol.AuthFailure]
-		if points == 0 || r.name == simulated.Rule {
+		if r.name == simulated.Rule {
 			continue
 		}
 		c := claim{rule: r.name, points: points, value: t.value(r), terms: r.terms}
@@ -283,8 +283,8 @@ func (g *Guard) crowded(set *settings, t *try, now time.Time) (real, dry bool) {
 	if t.allowed || !t.strange {
 		return false, false
 	}
-	for _, r := range set.rules {
-		if r.key != byNetwork || r.points[protocol.AuthFailure] == 0 {
+	for _, r := range set.counting[protocol.AuthFailure] {
+		if r.key != byNetwork {
 			continue
 		}
 		sum := g.memory.sum(now, key{kind: byNetwork, prefix: t.net}, r.name)

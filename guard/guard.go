@@ -129,6 +129,7 @@ type Guard struct {
 type settings struct {
 	cfg       Config
 	rules     rules
+	counting  map[protocol.Kind]rules // see byKind
 	logins    logins
 	widths    widths
 	honeypots map[string]bool
@@ -143,6 +144,7 @@ func newSettings(cfg Config, opt *Options) *settings {
 		honeypots: make(map[string]bool), traps: make(map[string]bool),
 		trusted: opt.Trusted,
 	}
+	s.counting = s.rules.byKind()
 	for _, l := range cfg.HoneypotLogins {
 		s.honeypots[s.logins.canonical(l)] = true
 	}

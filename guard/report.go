@@ -34,7 +34,7 @@ func (g *Guard) score(set *settings, o *Origin, ev *Event) Decision {
 	simulated := g.simulatedRule(set, o, now)
 	before := priors{g: g, addr: set.widths.address(o.Addr), now: now.UnixMilli()}
 	var claims []claim
-	for _, r := range set.rules {
+	for _, r := range set.counting[ev.Kind] {
 		if r.name == simulated || simulated != "" && set.cfg.DryRun {
 			continue
 		}

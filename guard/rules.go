@@ -200,6 +200,24 @@ func newRule(rc *RuleConfig, c *Config) *rule {
 	return r
 }
 
+// byKind gives the rules that count events of each kind, in order. Most kinds
+// are one rule's matter, and a good recipient is noted for each of every
+// message.
+func (rs rules) byKind() map[protocol.Kind]rules {
+	counting := make(map[protocol.Kind]rules)
+	for _, r := range rs {
+		for kind, p := range r.points {
+			if p > 0 {
+				counting[kind] = append(counting[kind], r)
+			}
+		}
+		if r.share {
+			counting[protocol.GoodRcpt] = append(counting[protocol.GoodRcpt], r)
+		}
+	}
+	return counting
+}
+
 // named gives the rule of that name, or nil.
 func (rs rules) named(name string) *rule {
 	for _, r := range rs {
