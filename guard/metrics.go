@@ -9,7 +9,7 @@ import (
 // descs are the guard's metrics. No address and no login is ever a label: an
 // attacker chooses them.
 type descs struct {
-	events, attempts, refusals, bans, bansTotal, accept, tracked,
+	events, attempts, refusals, bans, bansTotal, tracked,
 	evictions, inFlight, waiting, store, storePending, falseBans, falseRate, suspended, lost *prometheus.Desc
 }
 
@@ -23,7 +23,6 @@ func newDescs() descs {
 		refusals:     d("attempts_refused_total", "Credentials that were refused before the server, by verdict.", "verdict"),
 		bans:         d("bans", "Bans and guards in force.", "kind", "rule", "scope", "simulated"),
 		bansTotal:    d("bans_total", "Bans and guards since the start.", "kind", "rule", "scope", "simulated"),
-		accept:       d("refused_at_accept_total", "Connections of banned addresses refused at accept."),
 		tracked:      d("tracked", "Entries in the tables of counters.", "key"),
 		evictions:    d("evictions_total", "Entries evicted from full tables.", "key"),
 		inFlight:     d("attempts_in_flight", "Credentials that servers have not answered."),
@@ -41,7 +40,7 @@ func newDescs() descs {
 func (g *Guard) Describe(ch chan<- *prometheus.Desc) {
 	d := newDescs()
 	for _, desc := range []*prometheus.Desc{
-		d.events, d.attempts, d.refusals, d.bans, d.bansTotal, d.accept, d.tracked, d.evictions,
+		d.events, d.attempts, d.refusals, d.bans, d.bansTotal, d.tracked, d.evictions,
 		d.inFlight, d.waiting, d.store, d.storePending, d.falseBans, d.falseRate, d.suspended, d.lost,
 	} {
 		ch <- desc
@@ -82,7 +81,6 @@ func (g *Guard) Collect(ch chan<- prometheus.Metric) {
 	for l, n := range g.activeBans() {
 		gauge(d.bans, float64(n), l.kind.String(), l.rule, l.scope, boolLabel(l.simulated))
 	}
-	counter(d.accept, float64(g.stats.refusedAt.Load()))
 	counts, evicted := g.memory.sizes()
 	for i, name := range keyNames {
 		gauge(d.tracked, float64(counts[i]), name)

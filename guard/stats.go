@@ -11,9 +11,7 @@ import (
 
 // stats counts for metrics and status.
 type stats struct {
-	inFlight  atomic.Int64
-	refusedAt atomic.Uint64 // connections refused by Admit
-	softAt    atomic.Uint64
+	inFlight atomic.Int64
 
 	falseBans falseBans
 
