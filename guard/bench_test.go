@@ -81,7 +81,7 @@ func BenchmarkTrackedAddress(b *testing.B) {
 func BenchmarkLoad(b *testing.B) {
 	const n = 1_000_000
 	dir := b.TempDir()
-	store, _, err := openBolt(dir, func(string, []byte, []byte) {})
+	store, _, err := openBolt(dir, newLoader(&Guard{clock: newClock(nil)}))
 	if err != nil {
 		b.Fatal(err)
 	}

@@ -32,7 +32,7 @@
 // # Limits
 //
 // Tables are bounded, see [Config] and figures.go; bans are not. A ban costs
-// 61 bytes, all counted (BenchmarkAdmit); with widen-after some 40 more for each
+// 50 to 62 bytes, all counted (BenchmarkAdmit); with widen-after some 40 more for each
 // IPv6 /48 that has any, and without a store its evidence. A tracked address with
 // one failure costs about 1 KB with its network and its evidence
 // (BenchmarkTrackedAddress).
@@ -193,12 +193,13 @@ func Open(cfg Config, opt Options) (*Guard, error) {
 // open loads the store. Its records come before there is a writer to write to,
 // so what the load wants written waits.
 func (g *Guard) open(c StoreConfig) error {
-	load := &loader{g: g, now: g.clock.now().UnixMilli(), names: make(map[string]string)}
-	disk, recovered, err := openBackend(c, load.take)
+	load := newLoader(g)
+	disk, recovered, err := openBackend(c, load)
 	if err != nil {
 		return err
 	}
 	g.recovered = recovered
+	g.sentences.roll.trim()
 	if disk == nil {
 		g.writer = newWriter(nil, g.log)
 	} else {
@@ -317,9 +318,7 @@ func (g *Guard) Admit(o *Origin) protocol.Verdict {
 	case g.index.allowed(o.Addr.Unmap(), now) && g.index.allowed(o.Addr.Unmap(), g.clock.milli()):
 		return protocol.Pass
 	case end.soft():
-		g.stats.softAt.Add(1)
 		return protocol.Soft
 	}
-	g.stats.refusedAt.Add(1)
 	return protocol.Banned
 }

@@ -31,7 +31,7 @@ func (x *index) lookup(a netip.Addr, now int64, scopes ...string) banEnd {
 	hi, lo := words(a)
 	v4 := a.Is4()
 	ownHi, ownLo, width := x.roll.widths.own(hi, lo, v4)
-	found := x.roll.nets.ban(x.roll, ownHi, ownLo, width, now, scopes)
+	found := x.roll.ban(ownHi, ownLo, width, now, scopes)
 	if found != 0 && !found.soft() {
 		return found
 	}

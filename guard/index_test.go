@@ -257,7 +257,7 @@ func BenchmarkAdmit(b *testing.B) {
 		ss, x := anIndex()
 		fill(ss, n)
 		perBan := float64(heapInUse()-before) / float64(n)
-		g := &Guard{index: x, clock: newClock(time.Now), stats: newStats()}
+		g := &Guard{index: x, clock: newClock(time.Now)}
 		for _, kind := range []string{"miss", "hit"} {
 			b.Run(fmt.Sprintf("%s/%d", kind, n), func(b *testing.B) {
 				origins := make([]Origin, 1<<16)
@@ -298,7 +298,7 @@ func BenchmarkBan(b *testing.B) {
 func TestAdmitAllocatesNothing(t *testing.T) {
 	ss, x := anIndex()
 	fill(ss, 1000)
-	g := &Guard{index: x, clock: newClock(time.Now), stats: newStats()}
+	g := &Guard{index: x, clock: newClock(time.Now)}
 	o := from(banAddr(0).String())
 	miss := from("203.0.113.77")
 	if n := testing.AllocsPerRun(100, func() { g.Admit(o); g.Admit(miss) }); n != 0 {

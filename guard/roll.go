@@ -11,12 +11,17 @@ import (
 // addressing. Readers take no lock and allocate nothing; writers are serialised
 // by the caller.
 //
-// A row has 40 bytes, and at least two thirds of the rows are in use, so a
-// sentence costs 50 to 60. Before the table there is a filter, see [nets]: with
-// a million bans it is 2 MB, which mostly stay in the processor's cache where the
-// rows do not, and of a hundred clients that are not banned it lets two through.
-// The table is in 1,024 parts, which grow one by one: who bans the millionth
-// address waits for a thousand rows to be moved, and readers never wait.
+// Each row has a tag, a byte of its hash, and eight rows a word of tags: a search
+// reads the words from where its hash says, up to one with a free row, and only
+// those rows whose tag is the hash's. With a million bans the tags are 1.5 MB,
+// which mostly stay in the processor's cache where the rows do not; of a hundred
+// clients that are not banned three need a row besides, and one that is banned
+// needs one, which lies in one line of the cache.
+//
+// A row has 41 bytes, and at least two thirds of the rows are in use, so a
+// sentence costs 50 to 62. The table is in 1,024 parts, which grow one by one:
+// who bans the millionth address waits for a thousand rows to be moved, and
+// readers never wait.
 //
 // Nor is there an order by time: each part knows a moment before which nothing
 // happens to its rows, and is gone through when that has come.
@@ -32,15 +37,20 @@ type roll struct {
 const (
 	rollParts = 1024
 	partBits  = 10
-	leastRows = 8
+	// groupRows are the rows that have their tags in one word.
+	groupRows = 8
 )
 
-// A rollPart is a part of the table. All but its rows is the writer's.
+// A rollPart is a part of the table. All but its tags and rows is the writer's.
 type rollPart struct {
+	tags []atomic.Uint64 // a byte for each row, 0 of a free one
 	rows []row
-	used int   // rows that are not free; some may be gone
-	live int   // rows that are not gone
-	due  int64 // nothing happens to any row before
+	cold []uint64 // what Admit needs not, see coldOf
+	used int      // rows that are not free; some may be gone
+	live int      // rows that are not gone
+	due  int64    // nothing happens to any row before
+	// With these the part takes two lines of the cache, and readers one of them.
+	_ [32]byte
 }
 
 func newRoll(w widths) *roll {
@@ -60,60 +70,70 @@ func (r *roll) hash(hi, lo uint64, width int) uint64 {
 // part gives the part for a hash.
 func (r *roll) part(hash uint64) *atomic.Pointer[rollPart] { return &r.parts[hash>>(64-partBits)] }
 
-// first gives the row at which the search for a hash begins.
+// first gives the group at which the search for a hash begins.
 func (p *rollPart) first(hash uint64) int {
-	return int(hash & (1<<32 - 1) * uint64(len(p.rows)) >> 32)
+	return int(hash & (1<<32 - 1) * uint64(len(p.tags)) >> 32)
 }
 
-// after gives the row behind another.
-func (p *rollPart) after(i int) int {
-	if i++; i == len(p.rows) {
+// after gives the group behind another.
+func (p *rollPart) after(group int) int {
+	if group++; group == len(p.tags) {
 		return 0
 	}
-	return i
+	return group
 }
 
 // ban gives the state of the ban of just this network in one of the scopes, a
 // hard one before a soft one; with none named, in any. It is 0 if there is none.
-func (r *roll) ban(hash, hi, lo uint64, width int, now int64, scopes []string) (found banEnd) {
+func (r *roll) ban(hi, lo uint64, width int, now int64, scopes []string) (found banEnd) {
+	hash := r.hash(hi, lo, width)
 	p := r.part(hash).Load()
 	if p == nil {
 		return 0
 	}
-	for i := p.first(hash); ; i = p.after(i) {
-		row := &p.rows[i]
-		e := banEnd(row.state.Load())
-		switch {
-		case e == 0:
-			return found
-		case row.lo.Load() != lo || row.hi.Load() != hi || e.width() != width || e&endEnforced == 0 || e.over(now):
-			continue
-		case len(scopes) > 0 && !slices.Contains(scopes, r.classes.of(row.class()).scope):
-			continue
-		case !e.soft():
-			return e
+	for group := p.first(hash); ; group = p.after(group) {
+		tags := p.tags[group].Load()
+		for hits := tagged(tags, hash); hits != 0; hits &= hits - 1 {
+			row := &p.rows[rowOf(group, hits)]
+			e := banEnd(row.state.Load())
+			switch {
+			case row.lo.Load() != lo || row.hi.Load() != hi || e.width() != width || e&endEnforced == 0 || e.over(now):
+				continue
+			case len(scopes) > 0 && !slices.Contains(scopes, r.classes.of(row.class()).scope):
+				continue
+			case !e.soft():
+				return e
+			}
+			found = e
 		}
-		found = e
+		if roomy(tags) != 0 {
+			return found
+		}
 	}
 }
 
-// find gives the row of a sentence, and its hash.
-func (r *roll) find(k *sentenceKey) (found *row, hash uint64) {
+// find gives the place of a sentence's row in its part, and its hash. The part
+// is nil if there is none.
+func (r *roll) find(k *sentenceKey) (p *rollPart, i int, hash uint64) {
 	hi, lo := words(k.key.prefix.Addr())
 	network := k.network()
 	hash = r.hash(hi, lo, network.width())
-	p := r.part(hash).Load()
+	p = r.part(hash).Load()
 	if p == nil {
-		return nil, hash
+		return nil, 0, hash
 	}
-	for i := p.first(hash); ; i = p.after(i) {
-		row := &p.rows[i]
-		e := banEnd(row.state.Load())
-		if e == 0 {
-			return nil, hash
+	for group := p.first(hash); ; group = p.after(group) {
+		tags := p.tags[group].Load()
+		for hits := tagged(tags, hash); hits != 0; hits &= hits - 1 {
+			i := rowOf(group, hits)
+			row := &p.rows[i]
+			e := banEnd(row.state.Load())
+			if row.lo.Load() == lo && row.hi.Load() == hi && e&(endNetwork|endGone|endInUse) == network|endInUse && r.classes.of(row.class()).is(k) {
+				return p, i, hash
+			}
 		}
-		if row.lo.Load() == lo && row.hi.Load() == hi && e&(endNetwork|endGone) == network && r.classes.of(row.class()).is(k) {
-			return row, hash
+		if roomy(tags) != 0 {
+			return nil, 0, hash
 		}
 	}
 }
@@ -121,70 +141,129 @@ func (r *roll) find(k *sentenceKey) (found *row, hash uint64) {
 // put adds or changes a sentence.
 func (r *roll) put(s *sentence) {
 	class := r.classes.number(s.class())
-	row, hash := r.find(&s.sentenceKey)
-	at := r.part(hash)
+	p, i, hash := r.find(&s.sentenceKey)
 	var was banEnd
 	var wasClass uint32
-	if row != nil {
-		was, wasClass = banEnd(row.state.Load()), row.class()
+	if p != nil {
+		was, wasClass = banEnd(p.rows[i].state.Load()), p.rows[i].class()
+		p.fill(i, s, class)
 	} else {
-		p := at.Load()
-		if p == nil || 16*p.used >= 13*len(p.rows) {
-			p = r.grown(p)
-			at.Store(p)
-		}
-		row = p.free(hash)
+		p = r.roomFor(hash)
+		i = p.free(hash)
+		p.fill(i, s, class)
+		p.tag(i, hash)
 		r.live.Add(1)
 	}
-	row.fill(s, class)
-	r.recount(row, hash, was, wasClass)
-	p := at.Load()
-	p.due = min(p.due, row.next())
+	r.recount(&p.rows[i], was, wasClass)
+	p.due = min(p.due, p.next(i))
 }
 
 // drop takes a sentence out. Its row stays used until the part is made anew.
 func (r *roll) drop(k *sentenceKey) {
-	row, hash := r.find(k)
-	if row == nil {
+	p, i, hash := r.find(k)
+	if p == nil {
 		return
 	}
+	row := &p.rows[i]
 	was, class := banEnd(row.state.Load()), row.class()
 	row.state.Store(uint64(was&endNetwork | endInUse | endGone))
-	r.recount(row, hash, was, class)
+	r.recount(row, was, class)
 	r.live.Add(-1)
 	at := r.part(hash)
-	p := at.Load()
 	switch p.live--; {
 	case p.live == 0:
 		at.Store(nil)
-	case p.live < len(p.rows)/3 && len(p.rows) >= 4*leastRows:
-		at.Store(r.grown(p))
+	case p.sparse():
+		at.Store(r.remade(p, 0))
 	}
 }
 
-// free gives a free row for a hash, for which there must be one.
-func (p *rollPart) free(hash uint64) *row {
-	i := p.first(hash)
-	for p.rows[i].state.Load() != 0 {
-		i = p.after(i)
+// roomFor gives the part for a hash, with room for one more row.
+func (r *roll) roomFor(hash uint64) *rollPart {
+	at := r.part(hash)
+	p := at.Load()
+	if p == nil || 16*p.used >= 13*len(p.rows) {
+		p = r.remade(p, 1)
+		at.Store(p)
 	}
+	return p
+}
+
+// free gives a free row for a hash, for which there must be one. Readers do not
+// see it before it has its tag.
+func (p *rollPart) free(hash uint64) int {
 	p.used++
 	p.live++
-	return &p.rows[i]
+	for group := p.first(hash); ; group = p.after(group) {
+		if free := roomy(p.tags[group].Load()); free != 0 {
+			return rowOf(group, free)
+		}
+	}
 }
 
-// grown makes a part anew, with half as many rows more than live. It takes all
-// the memory that such a piece comes with.
-func (r *roll) grown(p *rollPart) *rollPart {
-	if p == nil {
-		return &rollPart{rows: make([]row, leastRows), due: forever}
+// tag has a row found from now on.
+func (p *rollPart) tag(i int, hash uint64) {
+	tags := &p.tags[i/groupRows]
+	tags.Store(tags.Load() | tagOf(hash)<<(i%groupRows*8))
+}
+
+// newPart makes a part for that many rows at most three quarters full, of all
+// the memory that pieces of such a size come with.
+func newPart(rows int) *rollPart {
+	size := (max(rows, 1)*3/2 + groupRows - 1) / groupRows
+	room := append([]row(nil), make([]row, size*groupRows)...)
+	room = room[:cap(room)/groupRows*groupRows]
+	return &rollPart{
+		tags: make([]atomic.Uint64, len(room)/groupRows), rows: room,
+		cold: make([]uint64, len(room)), due: forever,
 	}
-	rows := append([]row(nil), make([]row, max(leastRows, p.live*3/2))...)
-	next := &rollPart{rows: rows[:cap(rows)], due: p.due}
+}
+
+// reserve makes room for n rows in an empty table, so that it need not grow to
+// take them. The parts' rows lie one after the other.
+func (r *roll) reserve(n int) {
+	if r.live.Load() > 0 || n < rollParts {
+		return
+	}
+	// By chance some parts get more than their share. Of a million none gets a
+	// fifth more, which is what there is room for.
+	for i := range r.parts {
+		r.parts[i].Store(newPart(n / rollParts))
+	}
+}
+
+// trim gives back what was reserved for more rows than came.
+func (r *roll) trim() {
+	for i := range r.parts {
+		at := &r.parts[i]
+		switch p := at.Load(); {
+		case p == nil:
+		case p.live == 0:
+			at.Store(nil)
+		case p.sparse():
+			at.Store(r.remade(p, 0))
+		}
+	}
+}
+
+// sparse tells that most of a part's room is for nobody.
+func (p *rollPart) sparse() bool { return p.live < len(p.rows)/3 && len(p.rows) >= 4*groupRows }
+
+// remade makes a part anew with the rows that are live and room for some more.
+func (r *roll) remade(p *rollPart, more int) *rollPart {
+	if p == nil {
+		return newPart(more)
+	}
+	next := newPart(p.live + more)
+	next.due = p.due
 	for i := range p.rows {
 		old := &p.rows[i]
 		if e := banEnd(old.state.Load()); e.live() {
-			next.free(r.hash(old.hi.Load(), old.lo.Load(), e.width())).copyFrom(old)
+			hash := r.hash(old.hi.Load(), old.lo.Load(), e.width())
+			to := next.free(hash)
+			next.rows[to].copyFrom(old)
+			next.cold[to] = p.cold[i]
+			next.tag(to, hash)
 		}
 	}
 	return next
@@ -192,7 +271,7 @@ func (r *roll) grown(p *rollPart) *rollPart {
 
 // recount counts a row as it is, and no more as it was. What is in force before
 // and after is not missed in between.
-func (r *roll) recount(row *row, hash uint64, was banEnd, wasClass uint32) {
+func (r *roll) recount(row *row, was banEnd, wasClass uint32) {
 	is := banEnd(row.state.Load())
 	if is&endActive != 0 {
 		r.classes.count(row.class(), 1)
@@ -201,11 +280,11 @@ func (r *roll) recount(row *row, hash uint64, was banEnd, wasClass uint32) {
 		r.classes.count(wasClass, -1)
 	}
 	switch enforced := is&endEnforced != 0; {
-	case enforced == (was&endEnforced != 0):
+	case enforced == (was&endEnforced != 0) || r.whole(is):
 	case enforced:
-		r.nets.add(r, is, hash)
+		r.nets.add(is)
 	default:
-		r.nets.remove(r, was)
+		r.nets.remove(was)
 	}
 }
 
@@ -218,14 +297,14 @@ func (r *roll) whole(e banEnd) bool {
 }
 
 // each calls f with the rows of a part.
-func (r *roll) each(part int, f func(*row)) {
+func (r *roll) each(part int, f func(p *rollPart, i int)) {
 	p := r.parts[part].Load()
 	if p == nil {
 		return
 	}
 	for i := range p.rows {
 		if banEnd(p.rows[i].state.Load()).live() {
-			f(&p.rows[i])
+			f(p, i)
 		}
 	}
 }
@@ -238,13 +317,13 @@ func (r *roll) due(part int, now int64) (list []sentence) {
 		return nil
 	}
 	p.due = forever
-	r.each(part, func(row *row) {
-		if next := row.next(); next > now {
+	r.each(part, func(p *rollPart, i int) {
+		if next := p.next(i); next > now {
 			p.due = min(p.due, next)
 			return
 		}
 		var s sentence
-		row.read(&r.classes, &s)
+		p.read(i, &r.classes, &s)
 		list = append(list, s)
 	})
 	return list

@@ -10,18 +10,17 @@ import (
 // A row is a sentence on an address or network in 40 bytes without a pointer:
 // what Admit and the growth of bans need. Its reason and its evidence are in the
 // store, and are read when somebody asks. The end of its history follows from
-// its length.
+// its length. What Admit needs is in the row itself, of which two fit in a line
+// of the processor's cache; the rest is apart, see coldOf.
 //
 // Rows are changed by one at a time and read by Admit without a lock: once a row
-// has its state, which is written last, it is about one network in one scope
-// for good.
+// has its tag, which is written last, it is about one network in one scope for
+// good.
 type row struct {
 	hi, lo atomic.Uint64 // the address; IPv4 is v4-mapped
 	state  atomic.Uint64 // see banEnd
 	// what is the class's number (28 bits), flags (4 bits) and the score.
 	what atomic.Uint64
-	// since is when it began in milliseconds (48 bits), and how manieth it is.
-	since atomic.Uint64
 }
 
 // A banEnd is a row's state: when it ends in milliseconds (48 bits, all set:
@@ -96,8 +95,16 @@ func words(a netip.Addr) (hi, lo uint64) {
 	return binary.BigEndian.Uint64(b[:8]), binary.BigEndian.Uint64(b[8:])
 }
 
+// coldOf gives what of a sentence is beside its row: when it began in
+// milliseconds (48 bits), and how manieth it is.
+func coldOf(s *sentence) uint64 {
+	since := uint64(min(max(s.since, 0), int64(endTime)))
+	return since<<16 | uint64(min(s.repeats, math.MaxUint16))
+}
+
 // fill writes a sentence into a free row, or into its own.
-func (r *row) fill(s *sentence, class uint32) {
+func (p *rollPart) fill(i int, s *sentence, class uint32) {
+	r := &p.rows[i]
 	if r.state.Load() == 0 {
 		hi, lo := words(s.key.prefix.Addr())
 		r.hi.Store(hi)
@@ -107,13 +114,12 @@ func (r *row) fill(s *sentence, class uint32) {
 	if s.manual {
 		what |= whatManual
 	}
-	if s.stored {
+	if s.told() {
 		what |= whatStored
 	}
 	r.what.Store(what)
-	since := uint64(min(max(s.since, 0), int64(endTime)))
-	r.since.Store(since<<16 | uint64(min(s.repeats, math.MaxUint16)))
 	r.state.Store(uint64(s.end()))
+	p.cold[i] = coldOf(s)
 }
 
 // copyFrom makes a free row what another is.
@@ -121,21 +127,21 @@ func (r *row) copyFrom(o *row) {
 	r.hi.Store(o.hi.Load())
 	r.lo.Store(o.lo.Load())
 	r.what.Store(o.what.Load())
-	r.since.Store(o.since.Load())
 	r.state.Store(o.state.Load())
 }
 
 func (r *row) class() uint32 { return uint32(r.what.Load() >> whatClass) }
 
 // read gives the row's sentence, but for its reason and its evidence.
-func (r *row) read(cs *classes, s *sentence) {
-	e, what, since := banEnd(r.state.Load()), r.what.Load(), r.since.Load()
+func (p *rollPart) read(i int, cs *classes, s *sentence) {
+	r, cold := &p.rows[i], p.cold[i]
+	e, what := banEnd(r.state.Load()), r.what.Load()
 	c := cs.of(uint32(what >> whatClass))
 	*s = sentence{
 		sentenceKey: sentenceKey{kind: c.kind, scope: c.scope, simulated: c.simulated, key: key{kind: c.by, prefix: r.prefix(e)}},
 		cause:       c.cause,
-		since:       int64(since >> 16), until: e.until(),
-		score: milli(int32(what)), repeats: int32(uint16(since)),
+		since:       int64(cold >> 16), until: e.until(),
+		score: milli(int32(what)), repeats: int32(uint16(cold)),
 		soft: e.soft(), active: e&endActive != 0, manual: what&whatManual != 0, stored: what&whatStored != 0,
 	}
 	s.forget = historyEnd(s.since, s.until)
@@ -150,12 +156,12 @@ func historyEnd(since, until int64) int64 {
 }
 
 // next is when something happens to the row's sentence.
-func (r *row) next() int64 {
-	e := banEnd(r.state.Load())
+func (p *rollPart) next(i int) int64 {
+	e := banEnd(p.rows[i].state.Load())
 	if e&endActive != 0 {
 		return e.until()
 	}
-	return historyEnd(int64(r.since.Load()>>16), e.until())
+	return historyEnd(int64(p.cold[i]>>16), e.until())
 }
 
 // prefix gives the row's network.

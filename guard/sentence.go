@@ -48,10 +48,14 @@ func (s *sentence) next() int64 {
 	return s.forget
 }
 
+// told tells whether the sentence has, in the store or on its way there, a reason
+// or evidence.
+func (s *sentence) told() bool { return s.stored || s.reason != "" || s.evidence != "" }
+
 // kept gives what stays in memory of the sentence.
 func (s *sentence) kept() sentence {
 	k := *s
-	k.stored = k.stored || k.reason != "" || k.evidence != ""
+	k.stored = s.told()
 	k.reason, k.evidence = "", ""
 	return k
 }

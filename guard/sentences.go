@@ -31,12 +31,12 @@ func (ss *sentences) get(k sentenceKey) *sentence {
 		}
 		return nil
 	}
-	row, _ := ss.roll.find(&k)
-	if row == nil {
+	p, i, _ := ss.roll.find(&k)
+	if p == nil {
 		return nil
 	}
 	s := new(sentence)
-	row.read(&ss.roll.classes, s)
+	p.read(i, &ss.roll.classes, s)
 	return s
 }
 
@@ -56,11 +56,11 @@ func (ss *sentences) put(s *sentence) {
 		ss.uncrowd(s.sentenceKey)
 		ss.crowd(s)
 	}
-	kept := s.kept()
 	if s.key.login == "" {
-		ss.roll.put(&kept)
+		ss.roll.put(s)
 		return
 	}
+	kept := s.kept()
 	if old := ss.logins[s.sentenceKey]; old != nil {
 		ss.count(old, -1)
 		kept.place = old.place
@@ -121,8 +121,8 @@ func (ss *sentences) walk(lock *sync.Mutex, f func(*sentence)) {
 	var s sentence
 	for part := range rollParts {
 		// A part is gone through in one go: when it grows, its rows move.
-		ss.roll.each(part, func(row *row) {
-			row.read(&ss.roll.classes, &s)
+		ss.roll.each(part, func(p *rollPart, i int) {
+			p.read(i, &ss.roll.classes, &s)
 			f(&s)
 		})
 		if part%walkParts == 0 {

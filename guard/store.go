@@ -35,10 +35,18 @@ type backend interface {
 	close() error
 }
 
-// A taker is given every sound record that a store holds when it is opened. Of
-// a damaged store it may be given a record twice. Key and value are only valid
-// during the call.
-type taker func(bucket string, key, value []byte)
+// A pair is a record's key and value in its bucket.
+type pair struct{ key, value []byte }
+
+// A taker takes every sound record that a store holds when it is opened. Of a
+// damaged store it may be given a record twice.
+type taker interface {
+	// expect says about how many records of a bucket will come.
+	expect(bucket string, n int)
+	// take takes some. Keys and values are only valid during the call. Of bans
+	// several calls may be made at once; other records come in order.
+	take(bucket string, list []pair)
+}
 
 // openBackend opens what the configuration names; it is nil if nothing is kept.
 // Every record that it holds is given to into first. recovered is not empty if a

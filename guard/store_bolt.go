@@ -9,6 +9,7 @@ import (
 	"hash/crc32"
 	"os"
 	"path/filepath"
+	"runtime"
 	"runtime/debug"
 	"slices"
 	"strings"
@@ -58,7 +59,7 @@ func openBolt(dir string, into taker) (*boltBackend, string, error) {
 	var damage error
 	if err != nil {
 		damage = err
-	} else if damage = readAll(db, into); damage == nil {
+	} else if damage = readAll(db, into, runtime.GOMAXPROCS(0)); damage == nil {
 		return &boltBackend{db}, "", nil
 	}
 	return recoverBolt(db, path, damage, into)
@@ -89,42 +90,6 @@ func recoverDamage(err *error) func() {
 	}
 }
 
-// readAll gives every sound record to into and tells if there was any other.
-// A bucket that cannot be read does not keep the others from it.
-func readAll(db *bbolt.DB, into taker) error {
-	var damage error
-	for _, bucket := range buckets {
-		if err := readBucket(db, bucket, into); err != nil {
-			damage = errors.Join(damage, fmt.Errorf("%s: %w", bucket, err))
-		}
-	}
-	return damage
-}
-
-func readBucket(db *bbolt.DB, bucket string, into taker) (err error) {
-	defer recoverDamage(&err)()
-	broken := 0
-	err = db.View(func(tx *bbolt.Tx) error {
-		b := tx.Bucket([]byte(bucket))
-		if b == nil {
-			return nil
-		}
-		return b.ForEach(func(k, v []byte) error {
-			value, ok := unseal(bucket, k, v)
-			if !ok {
-				broken++
-				return nil
-			}
-			into(bucket, k, value)
-			return nil
-		})
-	})
-	if err == nil && broken > 0 {
-		err = fmt.Errorf("%d records fail their checksum", broken)
-	}
-	return err
-}
-
 // recoverBolt puts a damaged file aside and starts a new one with all that can
 // be read of it, as it stands there. db is nil if the file cannot be opened.
 func recoverBolt(db *bbolt.DB, path string, damage error, into taker) (*boltBackend, string, error) {
@@ -136,11 +101,11 @@ func recoverBolt(db *bbolt.DB, path string, damage error, into taker) (*boltBack
 	}
 	c := &boltCopy{backend: &boltBackend{next}, into: into}
 	if db != nil {
-		readAll(db, c.take) // what is wrong with it is known
+		readAll(db, c, 1) // what is wrong with it is known
 		closeDamaged(db)
 	}
 	what := "all that it leads to was read"
-	if lost, err := salvageBolt(path, c.take); err != nil {
+	if lost, err := salvageBolt(path, c); err != nil {
 		what = "nothing more can be read: " + err.Error()
 	} else if lost > 0 {
 		what = fmt.Sprintf("all but %d pages or records were read", lost)
@@ -169,10 +134,14 @@ type boltCopy struct {
 // copyBatch is how many records are written at a time.
 const copyBatch = 10_000
 
-func (c *boltCopy) take(bucket string, key, value []byte) {
-	c.into(bucket, key, value)
-	c.records = append(c.records, record{bucket: bucket, key: string(key), value: bytes.Clone(value)})
-	if len(c.records) == copyBatch {
+func (c *boltCopy) expect(bucket string, n int) { c.into.expect(bucket, n) }
+
+func (c *boltCopy) take(bucket string, list []pair) {
+	c.into.take(bucket, list)
+	for _, p := range list {
+		c.records = append(c.records, record{bucket: bucket, key: string(p.key), value: bytes.Clone(p.value)})
+	}
+	if len(c.records) >= copyBatch {
 		c.flush()
 	}
 }

@@ -81,7 +81,7 @@ func salvageBolt(path string, into taker) (lost int, err error) {
 func (s *salvage) bucket(name string, value []byte, into taker) {
 	take := func(_ uint32, key, sealed []byte) {
 		if v, ok := unseal(name, key, sealed); ok {
-			into(name, key, v)
+			into.take(name, []pair{{key, v}})
 		} else {
 			s.lost++
 		}

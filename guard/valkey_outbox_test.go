@@ -49,11 +49,11 @@ func aMomentLater(t *testing.T) {
 // unsent counts what a node's outbox has on disk.
 func (n *node) unsent() int {
 	n.Helper()
-	count := 0
-	if err := readBucket(n.g.writer.disk.db, bucketOutbox, func(string, []byte, []byte) { count++ }); err != nil {
+	c := newCounting()
+	if err := readBucket(n.g.writer.disk.db, bucketOutbox, c, 1); err != nil {
 		n.Fatal(err)
 	}
-	return count
+	return c.taken[bucketOutbox]
 }
 
 // What a node decided while the store was away it tells when that is back, also
