@@ -147,4 +147,9 @@ func (c *conn) notePhase() {
 	p := c.conv.Phase()
 	c.phase.Store(uint32(p))
 	c.gate.follow(p)
+	if !restful(p) {
+		// One pump may have left for the rest, and the other have found
+		// something to do all the same: it will need that one.
+		c.stirLocked()
+	}
 }

@@ -25,12 +25,12 @@ func (c *conn) mayRest(now int64) bool {
 	if !c.talking.Load() || c.resting.Load() || c.gate.closed() || c.asking.Load() || now-c.moved.Load() < int64(restAfter) {
 		return false
 	}
-	switch protocol.Phase(c.phase.Load()) {
-	case protocol.Idle, protocol.LoggedIn:
-		return true
-	}
-	return false
+	return restful(protocol.Phase(c.phase.Load()))
 }
+
+// restful tells whether nothing is owed in a phase, so that a connection may
+// rest.
+func restful(p protocol.Phase) bool { return p == protocol.Idle || p == protocol.LoggedIn }
 
 // rest asks both pumps to leave: their reads end with a timeout at once. It does
 // not wait for mu: whoever has it may wait for a client that takes nothing, and
@@ -41,6 +41,11 @@ func (c *conn) rest() {
 	}
 	defer c.mu.Unlock()
 	if c.over || !c.mayRest(moment()) { // it may have stirred since it was looked at
+		return
+	}
+	if c.client.writing.Load() != 0 || c.server != nil && c.server.writing.Load() != 0 {
+		// It only looks idle: a side does not take what it is sent, perhaps
+		// before it is heard out.
 		return
 	}
 	c.resting.Store(true)
