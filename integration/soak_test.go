@@ -177,7 +177,7 @@ func (s *soak) level(t *testing.T) level {
 	lowest := level{goroutines: 1e9, descriptors: 1e9, heap: 1e18, memory: 1e18}
 	over := time.Now().Add(30 * time.Second)
 	for first := collected(); collected() < first+4 && time.Now().Before(over); {
-		lowest.goroutines = min(lowest.goroutines, s.p.Metric("go_goroutines", nil))
+		lowest.goroutines = min(lowest.goroutines, s.p.Goroutines())
 		lowest.descriptors = min(lowest.descriptors, s.p.Metric("process_open_fds", nil))
 		lowest.heap = min(lowest.heap, s.p.Metric("go_memstats_heap_alloc_bytes", nil))
 		lowest.memory = min(lowest.memory, float64(s.p.OwnMemory()))
@@ -229,7 +229,7 @@ func (s *soak) watch(t *testing.T, over time.Time, length time.Duration) {
 	for time.Now().Before(over) && !t.Failed() {
 		<-tick.C
 		fmt.Printf("%s under load: %v goroutines, %v descriptors, %d MiB its own, %.0f MiB heap; %d logins, %d later, %d messages\n",
-			time.Now().UTC().Format("15:04:05"), s.p.Metric("go_goroutines", nil), s.p.Metric("process_open_fds", nil), s.p.OwnMemory()>>20,
+			time.Now().UTC().Format("15:04:05"), s.p.Goroutines(), s.p.Metric("process_open_fds", nil), s.p.OwnMemory()>>20,
 			s.p.Metric("go_memstats_heap_alloc_bytes", nil)/(1<<20), s.logins.Load(), s.later.Load(), s.messages.Load())
 	}
 }

@@ -59,6 +59,9 @@ func (cr *crew) await() func() {
 	}
 }
 
+// idle is how many wait.
+func (cr *crew) idle() int { return len(cr.waiting) }
+
 // thin has a few of those who wait go. It is called now and then: who is needed
 // comes back, and of a crew that is not needed nobody stays.
 func (cr *crew) thin() {

@@ -60,11 +60,19 @@ func (m *metrics) all() []prometheus.Collector {
 		m.dials, m.upstreamUp, m.bytes, m.headers}
 }
 
+// waiting is how many goroutines wait for a connection.
+func (s *Server) waiting() prometheus.Collector {
+	return prometheus.NewGaugeFunc(prometheus.GaugeOpts{Namespace: "mailreeve", Name: "goroutines_waiting",
+		Help: "Goroutines, of go_goroutines, that have no connection and wait for one."},
+		func() float64 { return float64(s.pumps.idle() + s.handshakers.idle()) })
+}
+
 // Describe makes a Server a prometheus.Collector.
 func (s *Server) Describe(ch chan<- *prometheus.Desc) {
 	for _, c := range s.metrics.all() {
 		c.Describe(ch)
 	}
+	s.waiting().Describe(ch)
 	s.filter.describe(ch)
 }
 
@@ -73,5 +81,6 @@ func (s *Server) Collect(ch chan<- prometheus.Metric) {
 	for _, c := range s.metrics.all() {
 		c.Collect(ch)
 	}
+	s.waiting().Collect(ch)
 	s.filter.collect(ch)
 }

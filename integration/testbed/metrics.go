@@ -20,6 +20,7 @@ const (
 	MetricFilterDropped = "mailreeve_kernel_filter_dropped_syns_total" // by listener
 
 	metricGoroutines = "go_goroutines"
+	metricWaiting    = "mailreeve_goroutines_waiting"
 )
 
 // Labels choose series.

@@ -163,7 +163,7 @@ func (p *Proxy) awaitReady() {
 	if !ready || p.proc.ended() {
 		p.t.Fatalf("mailreeve is not ready:\n%s", lastLines(p.Log.Text(), 30))
 	}
-	p.goroutines = p.Metric(metricGoroutines, nil)
+	p.goroutines = p.Goroutines()
 }
 
 // Ready tells whether /readyz says so.
@@ -360,16 +360,20 @@ func (p *Proxy) keepLog() string {
 }
 
 // goroutineSlack is what may be more than at the start with all clients gone:
-// the HTTP connection that the metrics are read over, timers of the probes, and
-// those who wait for the next connection (package proxy's two crews of 32). A
-// leak of one for each connection shows where a test has a hundred.
-const goroutineSlack = 6 + 2*32
+// the HTTP connection that the metrics are read over, and timers of the probes.
+const goroutineSlack = 6
+
+// Goroutines is how many there are that do not just wait for a connection.
+func (p *Proxy) Goroutines() float64 {
+	p.t.Helper()
+	return p.Metric(metricGoroutines, nil) - p.Metric(metricWaiting, nil)
+}
 
 // checkGoroutines waits until what served the test's clients is gone.
 func (p *Proxy) checkGoroutines() {
 	var now float64
 	gone := await(patience, func() bool {
-		now = p.Metric(metricGoroutines, nil)
+		now = p.Goroutines()
 		return now <= p.goroutines+goroutineSlack
 	})
 	if !gone {
