@@ -34,7 +34,7 @@ func (in *invocation) showStatus(s statusAnswer) {
 }
 
 func (in *invocation) showGuard(g guard.Status) {
-	in.printf("bans       %d in force%s, %d since the store began\n", g.Bans, byRule(g.ByRule), g.BansTotal)
+	in.printf("bans       %d in force%s, %d since the start\n", g.Bans, byRule(g.ByRule), g.BansTotal)
 	if g.DryRun {
 		in.printf("           DRY RUN: nobody is refused\n")
 	}
