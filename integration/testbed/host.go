@@ -40,17 +40,27 @@ func NewHost(t testing.TB) *Host {
 	return h
 }
 
-// run is the thread's life. It is never unlocked, so it ends with run.
+// run is the thread's life as a host. It goes back to what it was in the end and
+// does not end itself: what it may have started before, for others, is told to
+// end with it (see startProcess).
 func (h *Host) run(begun chan<- error) {
 	runtime.LockOSThread()
 	h.thread = unix.Gettid()
-	err := unix.Unshare(unix.CLONE_NEWNET)
+	home, err := unix.Open("/proc/thread-self/ns/net", unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err == nil {
+		defer unix.Close(home)
+		err = unix.Unshare(unix.CLONE_NEWNET)
+	}
 	begun <- err
 	if err != nil {
+		runtime.UnlockOSThread()
 		return
 	}
 	for f := range h.work {
 		f()
+	}
+	if unix.Setns(home, unix.CLONE_NEWNET) == nil {
+		runtime.UnlockOSThread()
 	}
 }
 
