@@ -163,8 +163,9 @@ func newGuessKey() []byte {
 // guesses remembers guesses: those in flight, those that failed of late, and
 // those that succeeded.
 type guesses struct {
-	mu sync.Mutex
-	m  map[guessHash]*guessState
+	mu   sync.Mutex
+	m    map[guessHash]*guessState
+	most int // see slim
 }
 
 type guessState struct {
@@ -259,6 +260,7 @@ func (gs *guesses) sweep(now int64) {
 			delete(gs.m, h)
 		}
 	}
+	gs.m = slim(gs.m, &gs.most)
 }
 
 // evictLocked forgets the longest unseen of a few.

@@ -22,6 +22,7 @@ type memoryLedger struct {
 	dirty    map[key]struct{}
 	// dirtyTrickles are the logins whose trickle is to be written.
 	dirtyTrickles map[string]struct{}
+	most          struct{ entries, nets, trickles int } // see slim
 
 	// succeeded tells whether a login ever succeeded; such ones outlive
 	// others. It must not call the ledger.

@@ -13,6 +13,7 @@ type pace struct {
 	// until is when an address's burst is full again (GCRA's theoretical
 	// arrival time), in milliseconds.
 	until map[netip.Prefix]int64
+	most  int // see slim
 }
 
 // paceRule is the name that a refusal by pace goes by.
@@ -42,4 +43,5 @@ func (p *pace) sweep(now int64) {
 			delete(p.until, a)
 		}
 	}
+	p.until = slim(p.until, &p.most)
 }

@@ -96,6 +96,7 @@ func (l *memoryLedger) resize(b tableBounds) {
 func (l *memoryLedger) sweep(now int64, most int) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	defer l.slimLocked()
 	l.sweepTricklesLocked(now)
 	// Maps are walked from a random place, so a part at a time reaches all.
 	for _, e := range l.entries {

@@ -96,6 +96,7 @@ func (s *stats) copies() (map[eventLabel]uint64, map[protocol.Outcome]uint64, ma
 type falseBans struct {
 	mu     sync.Mutex
 	recent map[netip.Prefix]int64 // when the ban began, or ended
+	most   int                    // see slim
 	total  int
 	hits   int
 }
@@ -135,6 +136,7 @@ func (f *falseBans) sweep(now int64, banned func(netip.Prefix) bool) {
 			delete(f.recent, addr)
 		}
 	}
+	f.recent = slim(f.recent, &f.most)
 }
 
 func (f *falseBans) read() (hits, total int) {
