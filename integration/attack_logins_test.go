@@ -16,27 +16,31 @@ import (
 func TestAttackPipelinedGuesses(t *testing.T) {
 	t.Parallel()
 	const limit = 3
-	for i, protocol := range []string{"submission", "imap"} {
-		r := newRecorder(t, protocol, nil)
-		p := behindRecorder(t, r, protocol, map[string]any{"authentication": fmt.Sprintf("%d/1h", limit)})
+	for i, c := range []struct {
+		protocol, verb string
+		guess          func(n int, password string) string
+	}{
+		{"submission", "AUTH PLAIN", func(_ int, password string) string { return "AUTH PLAIN " + testbed.Plain("alice", password) }},
+		{"imap", " LOGIN ", func(n int, password string) string { return fmt.Sprintf("t%d LOGIN alice %s", n, password) }},
+		{"pop3", "PASS ", func(_ int, password string) string { return "USER alice\r\nPASS " + password }},
+		{"managesieve", "AUTHENTICATE", func(_ int, password string) string {
+			return fmt.Sprintf("AUTHENTICATE \"PLAIN\" %q", testbed.Plain("alice", password))
+		}},
+	} {
+		r := newRecorder(t, c.protocol, nil)
+		p := behindRecorder(t, r, c.protocol, map[string]any{"authentication": fmt.Sprintf("%d/1h", limit)})
 		from := fmt.Sprintf("127.73.0.%d", i+1)
-		conn := mustOpen(t, p.Guess(protocol, from, "", ""))
+		conn := mustOpen(t, p.Guess(c.protocol, from, "", ""))
 		var all strings.Builder
 		for n := range 50 {
-			password := bed.Secrets.New(fmt.Sprintf("pipelined%s%d", protocol, n))
-			if protocol == "imap" {
-				fmt.Fprintf(&all, "t%d LOGIN alice %s\r\n", n, password)
-			} else {
-				fmt.Fprintf(&all, "AUTH PLAIN %s\r\n", testbed.Plain("alice", password))
-			}
+			fmt.Fprintf(&all, "%s\r\n", c.guess(n, bed.Secrets.New(fmt.Sprintf("pipelined-%s%d", c.protocol, n))))
 		}
 		_, _ = conn.Write([]byte(all.String()))
 		if _, err := conn.Rest(); err != nil {
-			t.Errorf("%s: %v", protocol, err)
+			t.Errorf("%s: %v", c.protocol, err)
 		}
-		heard := r.received(from)
-		if n := strings.Count(heard, "AUTH PLAIN") + strings.Count(heard, " LOGIN "); n != limit {
-			t.Errorf("%s: the server was asked %d times, want %d", protocol, n, limit)
+		if n := strings.Count(r.received(from), c.verb); n != limit {
+			t.Errorf("%s: the server was asked %d times, want %d", c.protocol, n, limit)
 		}
 		mustBan(t, p, from)
 	}

@@ -12,36 +12,6 @@ import (
 // Attacks on POP3 and ManageSieve. In both a reply is told apart from another
 // by its place alone, so that one more, or one less, would blind us.
 
-// Guesses that are sent all at once reach the server one after the other, and
-// no more of them than the limit allows.
-func TestAttackMailboxPipelinedGuesses(t *testing.T) {
-	t.Parallel()
-	const limit = 3
-	for i, protocol := range []string{"pop3", "managesieve"} {
-		r := newRecorder(t, protocol, nil)
-		p := behindRecorder(t, r, protocol, map[string]any{"authentication": fmt.Sprintf("%d/1h", limit)})
-		from := fmt.Sprintf("127.84.0.%d", i+1)
-		conn := mustOpen(t, p.Guess(protocol, from, "", ""))
-		var all strings.Builder
-		for n := range 50 {
-			password := bed.Secrets.New(fmt.Sprintf("mailbox-pipelined-%s%d", protocol, n))
-			if protocol == "pop3" {
-				fmt.Fprintf(&all, "USER alice\r\nPASS %s\r\n", password)
-			} else {
-				fmt.Fprintf(&all, "AUTHENTICATE \"PLAIN\" %q\r\n", testbed.Plain("alice", password))
-			}
-		}
-		_, _ = conn.Write([]byte(all.String()))
-		if _, err := conn.Rest(); err != nil {
-			t.Errorf("%s: %v", protocol, err)
-		}
-		if n := r.judged(from); n != limit {
-			t.Errorf("%s: the server was asked %d times, want %d", protocol, n, limit)
-		}
-		mustBan(t, p, from)
-	}
-}
-
 // A mailboxAttack is what a client sends, and how many guesses are in it for
 // anybody who reads it as the protocol has it. WRONG stands for a password that
 // nobody has tried, %GUESS% for the same as PLAIN has it, %LEN% for its length.

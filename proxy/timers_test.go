@@ -48,15 +48,41 @@ func brief(t *Timeouts) {
 	t.Command = guard.Duration(50 * time.Millisecond)
 }
 
+// swept waits until the sweeper has been round, which the end of a client shows
+// that says nothing.
+func (b *bed) swept(from string) {
+	b.t.Helper()
+	c := b.dial(from)
+	c.expect("* OK")
+	c.rest()
+}
+
+// late greets, and says when it is released what becomes of the login that it
+// has read.
+func late(s *session, release <-chan struct{}, judgement string) {
+	fmt.Fprint(s, "* OK Dovecot ready.\r\n")
+	tag, _, _ := strings.Cut(s.line(), " ")
+	<-release
+	fmt.Fprintf(s, "%s %s\r\n", tag, judgement)
+}
+
+// drains begins a shutdown, and tells how it went.
+func (b *bed) drains() <-chan error {
+	done := make(chan error, 1)
+	go func() {
+		ctx, cancel := context.WithTimeout(context.Background(), patience)
+		defer cancel()
+		done <- b.server.Shutdown(ctx)
+	}()
+	return done
+}
+
 // While the server owes a reply no timer of ours runs, nor on a client that is
 // logged in and idles.
 func TestNoTimerRunsWhileTheServerOwes(t *testing.T) {
 	release := make(chan struct{})
 	b := newBed(t, imapPlain, func(s *session) {
-		fmt.Fprint(s, "* OK Dovecot ready.\r\n")
-		tag, _, _ := strings.Cut(s.line(), " ")
-		<-release
-		fmt.Fprintf(s, "%s OK Logged in\r\n", tag)
+		late(s, release, "OK Logged in")
 		s.line()
 		fmt.Fprint(s, "+ idling\r\n")
 		s.line()
@@ -64,20 +90,15 @@ func TestNoTimerRunsWhileTheServerOwes(t *testing.T) {
 		brief(&cfg.Timeouts)
 		g.Loitering = limit(t, "1/1h")
 	})
-	witness := func(from string) { // its end shows that the sweeper has been round
-		w := b.dial(from)
-		w.expect("* OK")
-		w.rest()
-	}
 	c := b.dial("127.0.2.2")
 	c.expect("* OK")
 	c.send("a LOGIN alice right")
-	witness("127.0.2.3")
+	b.swept("127.0.2.3")
 	close(release)
 	c.expect("a OK")
 	c.send("b IDLE")
 	c.expect("+ idling")
-	witness("127.0.2.4")
+	b.swept("127.0.2.4")
 	c.send("DONE")
 	if b.guard.Admit(&guard.Origin{Addr: mustAddr("127.0.2.2"), Scope: "auth", Listener: "test"}) != protocol.Pass {
 		t.Error("the client that waited has been banned")
@@ -108,10 +129,7 @@ func TestConnectionsAreBounded(t *testing.T) {
 func TestShutdownDrains(t *testing.T) {
 	release := make(chan struct{})
 	b := newBed(t, imapPlain, func(s *session) {
-		fmt.Fprint(s, "* OK Dovecot ready.\r\n")
-		tag, _, _ := strings.Cut(s.line(), " ")
-		<-release
-		fmt.Fprintf(s, "%s NO [AUTHENTICATIONFAILED] no\r\n", tag)
+		late(s, release, "NO [AUTHENTICATIONFAILED] no")
 		s.line()
 	}, nil)
 	idle := b.dial("127.0.2.8")
@@ -121,12 +139,7 @@ func TestShutdownDrains(t *testing.T) {
 	waiting.send("a LOGIN alice wrong")
 	b.waitFor("the server", func() bool { return b.fake.sessions.Load() == 1 })
 	addr := b.addr()
-	done := make(chan error)
-	go func() {
-		ctx, cancel := context.WithTimeout(context.Background(), patience)
-		defer cancel()
-		done <- b.server.Shutdown(ctx)
-	}()
+	done := b.drains()
 	if got := idle.rest(); !strings.HasPrefix(got, "* BYE") {
 		t.Errorf("the idle client was told %q", got)
 	}
@@ -177,12 +190,7 @@ func TestShutdownCutsIdlersAndLetsTransfersFinish(t *testing.T) {
 	idler.expect("+ idling")
 	fetching := login("127.0.2.21", "b FETCH")
 	close(transfer)
-	done := make(chan error)
-	go func() {
-		ctx, cancel := context.WithTimeout(context.Background(), patience)
-		defer cancel()
-		done <- b.server.Shutdown(ctx)
-	}()
+	done := b.drains()
 	if got := idler.rest(); got != "" {
 		t.Errorf("the idler was told %q; what is blind may be compressed", got)
 	}
@@ -239,10 +247,7 @@ func TestReload(t *testing.T) {
 func TestNoTimerRunsWhileTheGuardIsAsked(t *testing.T) {
 	release := make(chan struct{})
 	b := newBed(t, imapPlain, func(s *session) {
-		fmt.Fprint(s, "* OK Dovecot ready.\r\n")
-		tag, _, _ := strings.Cut(s.line(), " ")
-		<-release
-		fmt.Fprintf(s, "%s OK Logged in\r\n", tag)
+		late(s, release, "OK Logged in")
 		s.line()
 	}, func(cfg *Config, g *guard.Config) {
 		brief(&cfg.Timeouts)
@@ -253,9 +258,7 @@ func TestNoTimerRunsWhileTheGuardIsAsked(t *testing.T) {
 		c.expect("* OK")
 		c.send(fmt.Sprintf("a LOGIN user%d right", i))
 	}
-	witness := b.dial("127.0.2.15") // its end shows that the sweeper has been round
-	witness.expect("* OK")
-	witness.rest()
+	b.swept("127.0.2.15")
 	close(release)
 	first.expect("a OK")
 	second.expect("a OK")
