@@ -74,7 +74,7 @@ func (g *Guard) find(f *BanFilter, now int64) (list []listed) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	roll := g.sentences.roll
-	g.sentences.walk(&g.mu, func(s *sentence) {
+	g.concerning(f.Within, !f.Within.IsValid(), func(s *sentence) {
 		if !f.takes(s, now) {
 			return
 		}

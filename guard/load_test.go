@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+
+	"mailreeve/protocol"
 )
 
 // rows counts the rows that the table has room for.
@@ -60,6 +62,36 @@ func TestAFullStoreIsLoadedWhole(t *testing.T) {
 	s.written()
 	if got := storedBans(t, s.crash(dir)); got != n/20 {
 		t.Errorf("%d bans are in the store a month later, want %d", got, n/20)
+	}
+}
+
+// Bans stay in force when what counts as one address becomes wider, also those
+// that are narrower than it is then.
+func TestBansOutliveAnotherWidth(t *testing.T) {
+	dir := t.TempDir()
+	cfg := DefaultConfig()
+	cfg.IPv6Width = 128
+	s := &story{T: t, g: open(t, cfg, Options{Store: StoreConfig{Kind: "embedded", Path: dir}})}
+	for _, target := range []string{"2001:db8::1", "2001:db8:1::/127", "192.0.2.1"} {
+		if _, err := s.g.AddBan(BanRequest{Target: target}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s.written()
+	s = onDisk(t, s.crash(dir), nil)
+	defer s.g.Close()
+	for addr, want := range map[string]protocol.Verdict{
+		"2001:db8::1": protocol.Banned, "2001:db8::2": protocol.Pass, "2001:db8:1::1": protocol.Banned, "192.0.2.1": protocol.Banned,
+	} {
+		s.admits(from(addr), want)
+	}
+	if damage := s.g.Status().Store.Recovered; damage != "" {
+		t.Errorf("the store was taken for damaged: %s", damage)
+	}
+	for _, target := range []string{"2001:db8::/64", "2001:db8:1::/48"} {
+		if got, err := s.g.Unban(UnbanRequest{Target: target}); err != nil || len(got.Bans) != 1 {
+			t.Errorf("unban %s removed %+v, %v; want one ban", target, got.Bans, err)
+		}
 	}
 }
 

@@ -8,10 +8,10 @@ import (
 // nets has the widths of networks that are banned now: of others no ban needs to
 // be looked for. What counts as one address is looked for anyway.
 type nets struct {
-	// widths are sets of prefix lengths: of IPv4, and twice of IPv6, those up
-	// to 63 and those from 64.
-	widths [3]atomic.Uint64
-	counts [3][64]int32
+	// widths are sets of prefix lengths: of IPv4, and of IPv6 those up to 63,
+	// those from 64, and 128.
+	widths [4]atomic.Uint64
+	counts [4][64]int32
 }
 
 // netSet gives which of the sets a width belongs to, and where it is in it.
@@ -52,8 +52,8 @@ func (ns *nets) cover(r *roll, hi, lo uint64, v4 bool, now int64, scopes []strin
 				nlo &^= 1<<(32-width) - 1
 			case 1:
 				nhi, nlo = hi&^(1<<(64-width)-1), 0
-			case 2:
-				width += 64
+			default:
+				width += 64 * (set - 1)
 				nlo &^= 1<<(128-width) - 1
 			}
 			if e := r.ban(nhi, nlo, width, now, scopes); e != 0 {

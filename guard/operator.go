@@ -66,7 +66,7 @@ func (g *Guard) Unban(r UnbanRequest) (Removed, error) {
 		g.fleet.share.forgive(r)
 	}
 	out := g.lift(func(lift func(*sentence)) {
-		g.sentences.walk(&g.mu, func(s *sentence) {
+		g.concerning(p, r.Target == "all", func(s *sentence) {
 			if matches(s.key) && rule(s.rule) {
 				lift(s)
 			}
@@ -93,12 +93,25 @@ func (s *settings) named(p netip.Prefix, login string) []key {
 	return []key{{kind: byLogin, login: login}}
 }
 
+// concerning calls f with every sentence that may concern a network, or a login if
+// there is none, or anybody. The caller holds mu, which is given up now and then.
+func (g *Guard) concerning(p netip.Prefix, anybody bool, f func(*sentence)) {
+	switch {
+	case anybody:
+		g.sentences.walk(&g.mu, f)
+	case p.IsValid():
+		g.sentences.around(&g.mu, p, f)
+	default:
+		g.sentences.walkLogins(&g.mu, f)
+	}
+}
+
 // wider lists the bans and refusals that still cover a network.
 func (g *Guard) wider(p netip.Prefix, now time.Time) []Ban {
 	var found []sentence
 	var blocked []Ban
 	g.mu.Lock()
-	g.sentences.walk(&g.mu, func(s *sentence) {
+	g.concerning(p, false, func(s *sentence) {
 		if (s.kind == banned || s.kind == refused) && s.active && s.until > now.UnixMilli() && s.key.prefix != p && covers(s.key.prefix, p) {
 			found = append(found, *s)
 		}
@@ -144,8 +157,9 @@ func (g *Guard) Why(target string) (Why, error) {
 	w := Why{Target: target, Bans: []Ban{}, Scores: []Score{}}
 	var keys []key
 	about := func(k key) bool { return k.login == login }
+	own := key{}
 	if p.IsValid() {
-		own := banKey(set, p)
+		own = banKey(set, p)
 		keys = []key{own, {kind: byNetwork, prefix: network(p.Addr())}}
 		about = func(k key) bool {
 			return k.kind != byPair && k.prefix.IsValid() && (covers(k.prefix, own.prefix) || covers(own.prefix, k.prefix))
@@ -162,7 +176,7 @@ func (g *Guard) Why(target string) (Why, error) {
 	var inForce, past []sentence
 	var blocked []Ban
 	g.mu.Lock()
-	g.sentences.walk(&g.mu, func(s *sentence) {
+	g.concerning(own.prefix, false, func(s *sentence) {
 		switch {
 		case !about(s.key):
 		case s.active && s.until > now.UnixMilli():

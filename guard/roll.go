@@ -32,6 +32,8 @@ type roll struct {
 	parts [rollParts]atomic.Pointer[rollPart]
 	live  atomic.Int64
 	nets  nets
+	// rowWidths is the writer's.
+	rowWidths rowWidths
 }
 
 const (
@@ -126,9 +128,7 @@ func (r *roll) find(k *sentenceKey) (p *rollPart, i int, hash uint64) {
 		tags := p.tags[group].Load()
 		for hits := tagged(tags, hash); hits != 0; hits &= hits - 1 {
 			i := rowOf(group, hits)
-			row := &p.rows[i]
-			e := banEnd(row.state.Load())
-			if row.lo.Load() == lo && row.hi.Load() == hi && e&(endNetwork|endGone|endInUse) == network|endInUse && r.classes.of(row.class()).is(k) {
+			if row := &p.rows[i]; row.about(hi, lo, network) && r.classes.of(row.class()).is(k) {
 				return p, i, hash
 			}
 		}
@@ -153,6 +153,7 @@ func (r *roll) put(s *sentence) {
 		p.fill(i, s, class)
 		p.tag(i, hash)
 		r.live.Add(1)
+		r.rowWidths.count(s.end(), 1)
 	}
 	r.recount(&p.rows[i], was, wasClass)
 	p.due = min(p.due, p.next(i))
@@ -169,6 +170,7 @@ func (r *roll) drop(k *sentenceKey) {
 	row.state.Store(uint64(was&endNetwork | endInUse | endGone))
 	r.recount(row, was, class)
 	r.live.Add(-1)
+	r.rowWidths.count(was, -1)
 	at := r.part(hash)
 	switch p.live--; {
 	case p.live == 0:

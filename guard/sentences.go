@@ -114,10 +114,6 @@ func (ss *sentences) counts() map[banLabel]int {
 // among them. f may change or drop the sentence that it is given, and must not
 // keep it.
 func (ss *sentences) walk(lock *sync.Mutex, f func(*sentence)) {
-	rest := func() {
-		lock.Unlock()
-		lock.Lock()
-	}
 	var s sentence
 	for part := range rollParts {
 		// A part is gone through in one go: when it grows, its rows move.
@@ -126,24 +122,35 @@ func (ss *sentences) walk(lock *sync.Mutex, f func(*sentence)) {
 			f(&s)
 		})
 		if part%walkParts == 0 {
-			rest()
+			rest(lock)
 		}
 	}
+	ss.walkLogins(lock, f)
+}
+
+// walkLogins is walk for the sentences on logins.
+func (ss *sentences) walkLogins(lock *sync.Mutex, f func(*sentence)) {
 	n := 0
 	for _, s := range ss.logins {
 		c := *s
 		f(&c)
-		if n++; n%walkLogins == 0 {
-			rest()
+		if n++; n%loginsAtOnce == 0 {
+			rest(lock)
 		}
 	}
 }
 
-// walkParts and walkLogins are how much is gone through before others have a
+// rest lets others have a turn.
+func rest(lock *sync.Mutex) {
+	lock.Unlock()
+	lock.Lock()
+}
+
+// walkParts and loginsAtOnce are how much is gone through before others have a
 // turn.
 const (
-	walkParts  = 2
-	walkLogins = 512
+	walkParts    = 2
+	loginsAtOnce = 512
 )
 
 // next gives sentences to which something is to happen by now, some hundred at
