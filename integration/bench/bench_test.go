@@ -1,6 +1,7 @@
 package main
 
 import (
+	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -78,5 +79,31 @@ func TestRatioIsRoundByRound(t *testing.T) {
 	}
 	if _, ok := l.ratio("dovecot"); ok {
 		t.Error("a ratio to a peer without figures")
+	}
+}
+
+// Each entry of the list of bans is another network, and its client is in it.
+func TestNoBanIsListedTwice(t *testing.T) {
+	const n = 200_000
+	seen := make(map[netip.Prefix]int, n)
+	networks := 0
+	for i := range n {
+		p := bannedPrefix(i)
+		if before, twice := seen[p]; twice {
+			t.Fatalf("%v is entry %d and %d", p, before, i)
+		}
+		seen[p] = i
+		if !p.Contains(clientOf(i)) {
+			t.Fatalf("entry %d, %v, does not hold its client %v", i, p, clientOf(i))
+		}
+		if isNetwork(i) != (p.Bits() != 32 && p.Bits() != 64) {
+			t.Fatalf("entry %d, %v: network %v", i, p, isNetwork(i))
+		}
+		if isNetwork(i) {
+			networks++
+		}
+	}
+	if networks != n/10 {
+		t.Errorf("%d networks of %d", networks, n)
 	}
 }

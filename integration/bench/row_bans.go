@@ -3,12 +3,10 @@ package main
 import (
 	"bufio"
 	"context"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
 	"log/slog"
-	"net/netip"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -106,14 +104,6 @@ func storeBansHelper(_ []string, stdin io.Reader, stdout io.Writer) error {
 	return nil
 }
 
-// bannedAddress is the n-th banned address: all over the IPv4 space, none twice
-// (2654435761 is odd, so this permutes).
-func bannedAddress(n int) netip.Addr {
-	var a [4]byte
-	binary.BigEndian.PutUint32(a[:], uint32(n)*2654435761)
-	return netip.AddrFrom4(a)
-}
-
 func openGuard(store string) (*guard.Guard, error) {
 	cfg := guard.DefaultConfig()
 	cfg.TrapRecipients = []string{trapRecipient}
@@ -125,29 +115,53 @@ func openGuard(store string) (*guard.Guard, error) {
 	})
 }
 
-// storeBans bans n addresses and closes the store. Many at a time, because each
-// waits until it is durable.
+// storeBans makes n bans and closes the store.
 func storeBans(store string, n int) error {
 	g, err := openGuard(store)
 	if err != nil {
 		return err
 	}
+	earnBans(g, n)
+	return errors.Join(orderBans(g, n), g.Close())
+}
+
+// earnBans has the addresses of the list earn their bans, many at a time, because
+// each waits until it is durable.
+func earnBans(g *guard.Guard, n int) {
 	next := make(chan int)
 	var group sync.WaitGroup
 	for range 4096 {
 		group.Go(func() {
 			for n := range next {
-				o := guard.Origin{Addr: bannedAddress(n), Listener: "mx", Scope: "mx", Protocol: "smtp", Upstream: "smtp"}
+				o := guard.Origin{Addr: clientOf(n), Listener: "mx", Scope: "mx", Protocol: "smtp", Upstream: "smtp"}
 				g.Report(&o, "", protocol.Event{Kind: protocol.InvalidRcpt, Recipient: trapRecipient, Code: "550"})
 			}
 		})
 	}
 	for i := range n {
-		next <- i
+		if !isNetwork(i) {
+			next <- i
+		}
 	}
 	close(next)
 	group.Wait()
-	return g.Close()
+}
+
+// orderBans has an operator ban the networks of the list.
+func orderBans(g *guard.Guard, n int) error {
+	var batch []guard.BanRequest
+	for i := range n {
+		if isNetwork(i) {
+			batch = append(batch, guard.BanRequest{Target: bannedPrefix(i).String(), Reason: "a list of networks"})
+		}
+		if len(batch) == 10_000 || i == n-1 {
+			if _, err := g.AddBans(batch); err != nil {
+				return err
+			}
+			batch = batch[:0]
+		}
+	}
+	return nil
 }
 
 // lookAtBans loads the store and takes the figures.
@@ -206,7 +220,7 @@ func admitTime(g *guard.Guard, n int) (float64, error) {
 			o := guard.Origin{Listener: "mx", Scope: "mx", Protocol: "smtp", Upstream: "smtp"}
 			for i := range looks {
 				// A stride that leaps about, over twice as many as are banned.
-				o.Addr = bannedAddress((i*7919 + id) % (2 * n))
+				o.Addr = clientOf((i*7919 + id) % (2 * n))
 				g.Admit(&o)
 			}
 		})
