@@ -1,10 +1,14 @@
 package main
 
 import (
+	"bufio"
 	"context"
 	"encoding/csv"
+	"encoding/json"
+	"errors"
 	"flag"
-	"net/http"
+	"fmt"
+	"io"
 	"net/url"
 	"time"
 
@@ -39,46 +43,63 @@ func exportVerb(flags *flag.FlagSet) action {
 		if in.json {
 			*format = "json"
 		}
+		out := bufio.NewWriter(in.stdout)
+		w := newExporter(*format, out)
 		q := url.Values{"sort": {"target"}, "scope": {*scope}, "rule": {*rule}}
-		asked := *in
-		asked.json = false
-		var bans []exported
-		err := ask(ctx, &asked, http.MethodGet, "/v1/bans", q, nil, func(list []guard.Ban) {
-			for _, b := range list {
-				if !b.Simulated {
-					bans = append(bans, exported{b.Target, b.Scope, b.Rule, b.Since, b.Until, b.Reason})
-				}
+		err := in.eachBan(ctx, q, func(text json.RawMessage) error {
+			var b guard.Ban
+			if err := json.Unmarshal(text, &b); err != nil {
+				return fmt.Errorf("a ban is not understood (another version of mailreeve?): %w", err)
 			}
+			if b.Simulated {
+				return nil
+			}
+			return w.add(exported{b.Target, b.Scope, b.Rule, b.Since, b.Until, b.Reason})
 		})
-		if err != nil {
-			return err
+		if err == nil {
+			err = w.end()
 		}
-		return in.printExport(*format, orEmpty(bans))
+		return errors.Join(err, out.Flush())
 	}
 }
 
-func (in *invocation) printExport(format string, bans []exported) error {
+// An exporter writes bans in a format, one after the other.
+type exporter struct {
+	add func(exported) error
+	end func() error
+}
+
+func newExporter(format string, out io.Writer) exporter {
 	switch format {
 	case "json":
-		return in.printJSON(bans)
+		list := &jsonList{out: out}
+		return exporter{func(b exported) error { return list.add(b) }, list.end}
 	case "csv":
-		w := csv.NewWriter(in.stdout)
-		rows := [][]string{{"target", "scope", "rule", "since", "until", "reason"}}
-		for _, b := range bans {
-			end := "forever"
-			if !b.Until.IsZero() {
-				end = b.Until.UTC().Format(time.RFC3339)
-			}
-			rows = append(rows, []string{b.Target, b.Scope, b.Rule, b.Since.UTC().Format(time.RFC3339), end, b.Reason})
-		}
-		return w.WriteAll(rows)
+		return csvExporter(out)
 	}
-	seen := map[string]bool{}
-	for _, b := range bans {
-		if !seen[b.Target] { // it may be banned in several scopes
-			in.printf("%s\n", b.Target)
+	last := ""
+	return exporter{func(b exported) error {
+		if b.Target == last { // it may be banned in several scopes
+			return nil
 		}
-		seen[b.Target] = true
-	}
-	return nil
+		last = b.Target
+		_, err := fmt.Fprintln(out, b.Target)
+		return err
+	}, func() error { return nil }}
+}
+
+func csvExporter(out io.Writer) exporter {
+	w := csv.NewWriter(out)
+	// What goes wrong with a row, the end tells.
+	_ = w.Write([]string{"target", "scope", "rule", "since", "until", "reason"})
+	return exporter{func(b exported) error {
+		end := "forever"
+		if !b.Until.IsZero() {
+			end = b.Until.UTC().Format(time.RFC3339)
+		}
+		return w.Write([]string{b.Target, b.Scope, b.Rule, b.Since.UTC().Format(time.RFC3339), end, b.Reason})
+	}, func() error {
+		w.Flush()
+		return w.Error()
+	}}
 }

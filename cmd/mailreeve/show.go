@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bufio"
 	"fmt"
 	"net/netip"
 	"strconv"
@@ -23,11 +24,13 @@ func (in *invocation) printf(format string, args ...any) {
 
 // table prints rows in aligned columns, the first row being their names.
 func (in *invocation) table(rows [][]string) {
-	w := tabwriter.NewWriter(in.stdout, 0, 0, 2, ' ', 0)
+	out := bufio.NewWriter(in.stdout) // a tabwriter writes cell by cell
+	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	for _, row := range rows {
 		fmt.Fprintln(w, strings.Join(row, "\t"))
 	}
 	w.Flush()
+	out.Flush()
 }
 
 // plain gives a text as it is if it can do no harm on a terminal and cannot be
@@ -79,22 +82,38 @@ func count(n int, one, many string) string {
 func points(p float64) string { return strconv.FormatFloat(p, 'f', -1, 64) }
 
 func (in *invocation) showBans(bans []guard.Ban) {
-	if len(bans) == 0 {
-		in.printf("no bans\n")
-		return
+	var t banTable
+	in.showMore(&t, bans)
+	in.showEnd(&t)
+}
+
+// A banTable is a list of bans that is shown a part at a time: each has columns
+// aligned for itself, and the first has their names.
+type banTable struct{ rows int }
+
+func (in *invocation) showMore(t *banTable, bans []guard.Ban) {
+	var rows [][]string
+	if t.rows == 0 && len(bans) > 0 {
+		rows = append(rows, []string{"TARGET", "SCOPE", "RULE", "SINCE", "LEFT", "TIMES", "REMARK"})
 	}
-	rows := [][]string{{"TARGET", "SCOPE", "RULE", "SINCE", "LEFT", "TIMES", "REMARK"}}
 	for _, b := range bans {
 		rows = append(rows, []string{
 			plain(b.Target), b.Scope, b.Rule, when(b.Since), until(b.Until), strconv.Itoa(b.Count), remark(b),
 		})
 	}
+	t.rows += len(bans)
 	in.table(rows)
 	for _, b := range bans {
 		if len(b.Events) > 0 {
 			in.printf("\n%s: %s points, limit %s\n", plain(b.Target), points(b.Score), b.Limit)
 			in.showScored(b.Events)
 		}
+	}
+}
+
+func (in *invocation) showEnd(t *banTable) {
+	if t.rows == 0 {
+		in.printf("no bans\n")
 	}
 }
 

@@ -118,7 +118,7 @@ func bansVerb(flags *flag.FlagSet) action {
 		if *evidence {
 			q.Set("evidence", "true")
 		}
-		return ask(ctx, in, http.MethodGet, "/v1/bans", q, nil, in.showBans)
+		return in.listBans(ctx, q)
 	}
 }
 
