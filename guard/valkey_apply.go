@@ -119,7 +119,8 @@ func (v *versions) hear(h *heardSentence, have *sentence, reading uint16, bulk b
 }
 
 // compareSince compares by when sentences began: after a restart the version of
-// what this node has is not known. What began when it did is the same.
+// what this node has is not known, but then the store has been told of it. What
+// began when it did is the same, unless somebody has given it another end.
 func (v *versions) compareSince(h *heardSentence, have *sentence) versionStanding {
 	apart, since := h.s.since-have.since, v.fleet(stamp{at: have.since, own: true}).at
 	switch {
@@ -128,7 +129,9 @@ func (v *versions) compareSince(h *heardSentence, have *sentence) versionStandin
 			return versionOld
 		}
 	case -sameSentence <= apart && apart <= sameSentence:
-		return versionSame
+		if end := h.s.until - have.until; h.s.rule == have.rule && -sameSentence <= end && end <= sameSentence {
+			return versionSame
+		}
 	case h.version.at <= since:
 		return versionOld
 	}

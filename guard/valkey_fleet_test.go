@@ -75,7 +75,12 @@ func startNode(t *testing.T, key, dir string, store SharedStoreConfig, edit func
 		t.Fatal(err)
 	}
 	nd := &node{story: &story{T: t, g: open(t, cfg, opt)}, dir: dir, said: said, cfg: cfg, opt: opt}
-	t.Cleanup(func() { nd.stop() })
+	t.Cleanup(func() {
+		nd.stop()
+		if t.Failed() {
+			t.Logf("%s said:\n%s", nd.g.fleet.share.node, said.text.String())
+		}
+	})
 	return nd
 }
 

@@ -48,9 +48,10 @@ type fleetLedger struct {
 	mu sync.Mutex
 	// holds are this node's reservations by name, for their leases.
 	holds map[string]held
-	// unsent are the steps that the store has missed, oldest first, and sent
-	// those of late that it has not: a failover may lose them.
-	unsent, sent []*ledgerStep
+	// unsent are the steps that the store has missed, oldest first, sending
+	// those of them that are on their way, and sent those of late that it has
+	// not: a failover may lose them.
+	unsent, sending, sent []*ledgerStep
 	// tripped are the windows whose sentence is being pronounced here.
 	tripped map[windowID]bool
 	// closes tells whether a rule's sentence is carried out, so that its
@@ -152,6 +153,10 @@ func (l *fleetLedger) reserve(now time.Time, claims []claim) (grant, int) {
 			l.keep(&ledgerStep{id: newID(), at: l.fleet(now), claims: slices.Clone(claims), release: true})
 		}
 		g, at = l.local.reserve(now, claims)
+	} else if g == granted && l.lacks(claims) {
+		if g, at = l.local.reserve(now, claims); g != granted {
+			l.keep(&ledgerStep{id: newID(), at: l.fleet(now), claims: slices.Clone(claims), release: true})
+		}
 	} else if g == granted {
 		l.local.hold(now, claims)
 	}
@@ -215,8 +220,31 @@ func (l *fleetLedger) step(now time.Time, st *ledgerStep, here func() []total) [
 		return alone
 	}
 	l.remind(st)
+	if l.lacks(st.claims) {
+		for i := range totals {
+			totals[i].tripped = totals[i].tripped || alone[i].tripped
+		}
+	}
 	l.trip(totals)
 	return totals
+}
+
+// lacks tells whether the store has missed steps at keys of these claims. Until
+// it has been told, what it says of them is too little: this node's own count
+// holds, too.
+func (l *fleetLedger) lacks(claims []claim) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, list := range [][]*ledgerStep{l.unsent, l.sending} {
+		for _, st := range list {
+			if st.charge && slices.ContainsFunc(st.claims, func(c claim) bool {
+				return slices.ContainsFunc(claims, func(o claim) bool { return o.key == c.key && o.rule == c.rule })
+			}) {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 func (l *fleetLedger) clear(k key, upto int64, which func(rule string) bool) []cleared {

@@ -17,7 +17,7 @@ const replayTimeout = 2 * time.Second
 func (l *fleetLedger) replay(ctx context.Context, c valkey.Client, again bool) (int, error) {
 	l.mu.Lock()
 	todo := l.unsent
-	l.unsent = nil
+	l.unsent, l.sending = nil, todo
 	var sent []*ledgerStep
 	if again {
 		young := l.link.now() - resendWithin.Milliseconds()
@@ -25,6 +25,7 @@ func (l *fleetLedger) replay(ctx context.Context, c valkey.Client, again bool) (
 		sent = slices.Clone(l.sent)
 	}
 	l.mu.Unlock()
+	defer l.allSent()
 	for _, st := range sent {
 		if err := l.send(ctx, c, st); err != nil {
 			l.putBack(todo)
@@ -39,6 +40,13 @@ func (l *fleetLedger) replay(ctx context.Context, c valkey.Client, again bool) (
 		l.remind(st)
 	}
 	return len(todo), nil
+}
+
+// allSent says that no steps are on their way any more.
+func (l *fleetLedger) allSent() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.sending = nil
 }
 
 // putBack puts steps back in front of what has come since.

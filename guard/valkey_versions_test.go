@@ -88,6 +88,26 @@ func TestDecidedWithAWrongClockBeforeTheStoreWasThere(t *testing.T) {
 	wrong.comesTo("192.0.2.1", protocol.Pass)
 }
 
+// A ban that is given another end keeps its beginning. A node that was off takes
+// that end over, though it knows a ban of that beginning.
+func TestANewEndIsHeardByWhoWasOff(t *testing.T) {
+	t.Parallel()
+	nodes := fleetOf(t, 2, startServer(t).shared(), nil)
+	one, two := nodes[0], nodes[1]
+	one.bans("192.0.2.1")
+	two.comesTo("192.0.2.1", protocol.Banned)
+	two.stop()
+	if _, err := one.g.AddBan(BanRequest{Target: "192.0.2.1", For: Duration(5 * time.Hour)}); err != nil {
+		t.Fatal(err)
+	}
+	two = two.restart(false)
+	two.synced()
+	eventually(t, 10*time.Second, "the ban lasts five hours", func() bool {
+		b := two.g.Bans(BanFilter{})
+		return len(b) == 1 && time.Until(b[0].Until) > 4*time.Hour
+	})
+}
+
 func TestVersions(t *testing.T) {
 	ahead, timed := int64(0), false
 	const me, other, id = 5, 6, 7
