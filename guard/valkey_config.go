@@ -92,8 +92,12 @@ func (c *SharedStoreConfig) options() (valkey.ClientOption, error) {
 		// A server that answers nothing for so long is given up, with its
 		// connections: it may have been replaced.
 		ConnWriteTimeout: 3 * time.Second,
-		// One connection keeps the order of what this node sends.
-		PipelineMultiplex: 0, BlockingPoolSize: 8,
+		// One connection keeps the order of what this node sends. A call on it
+		// that takes too long is given up, but the connection is not: without
+		// AlwaysPipelining it would be closed whenever nobody else uses it, and
+		// on a machine that is short of CPU each late answer would cost a new
+		// connection that is late again.
+		PipelineMultiplex: 0, BlockingPoolSize: 8, AlwaysPipelining: true,
 	}
 	if c.PasswordFile != "" {
 		p, err := secretFile(c.PasswordFile)
