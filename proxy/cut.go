@@ -32,6 +32,7 @@ func (c *conn) farewell(w protocol.Word, why string, done chan struct{}) {
 	defer close(done)
 	c.clientPen.Lock()
 	if c.talking.Load() {
+		c.client.tcp.ending.Store(true)
 		_, _ = c.client.Write(c.service.proto.Say(w, c.service.name()))
 		_ = c.client.CloseWrite()
 		c.client.discard()
@@ -45,6 +46,7 @@ func (c *conn) farewell(w protocol.Word, why string, done chan struct{}) {
 func (c *conn) endGently(why string) {
 	_ = c.client.tcp.SetWriteDeadline(time.Now().Add(lastWordTimeout))
 	c.clientPen.Lock()
+	c.client.tcp.ending.Store(true)
 	if c.client.tls != nil {
 		_ = c.client.tls.CloseWrite()
 	}

@@ -100,8 +100,17 @@ func (f *facts) sslTLV(cipher bool) (proxyproto.TLV, error) {
 }
 
 // opensslCipher gives a suite's name as OpenSSL writes it. TLS 1.3's names are
-// the same everywhere.
+// the same everywhere; package tls would make a list of all suites, a kilobyte,
+// to find one.
 func opensslCipher(id uint16) string {
+	switch id {
+	case tls.TLS_AES_128_GCM_SHA256:
+		return "TLS_AES_128_GCM_SHA256"
+	case tls.TLS_AES_256_GCM_SHA384:
+		return "TLS_AES_256_GCM_SHA384"
+	case tls.TLS_CHACHA20_POLY1305_SHA256:
+		return "TLS_CHACHA20_POLY1305_SHA256"
+	}
 	name := tls.CipherSuiteName(id)
 	name, ok := strings.CutPrefix(name, "TLS_ECDHE_")
 	if !ok {

@@ -32,6 +32,9 @@ type quickConn struct {
 
 	in, out transfer
 
+	// ending tells that the end follows at once: what is written goes with it
+	// in one segment, and wakes the peer once.
+	ending atomic.Bool
 	closed atomic.Bool // by a closer
 }
 
@@ -96,6 +99,9 @@ func (q *quickConn) Read(p []byte) (int, error) {
 
 // Write writes all of p.
 func (q *quickConn) Write(p []byte) (int, error) {
+	if q.ending.Load() {
+		return q.WriteMore(p)
+	}
 	if len(p) == 0 {
 		return 0, nil
 	}

@@ -5,15 +5,18 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"strings"
 	"testing"
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"mailreeve/protocol"
 )
 
-// segments gives how many segments with data a connection has sent and has
-// received.
-func segments(t *testing.T, c net.Conn) (sent, received uint32) {
+// received gives how many segments a connection has received in all, and how
+// many of them with data.
+func received(t *testing.T, c net.Conn) (all, data uint32) {
 	t.Helper()
 	rc, err := c.(*net.TCPConn).SyscallConn()
 	if err != nil {
@@ -23,7 +26,7 @@ func segments(t *testing.T, c net.Conn) (sent, received uint32) {
 	if err := rc.Control(func(fd uintptr) {
 		info, err := unix.GetsockoptTCPInfo(int(fd), unix.IPPROTO_TCP, unix.TCP_INFO)
 		if infoErr = err; err == nil {
-			sent, received = info.Data_segs_out, info.Data_segs_in
+			all, data = info.Segs_in, info.Data_segs_in
 		}
 	}); err != nil {
 		t.Fatal(err)
@@ -31,7 +34,7 @@ func segments(t *testing.T, c net.Conn) (sent, received uint32) {
 	if infoErr != nil {
 		t.Fatal(infoErr)
 	}
-	return sent, received
+	return all, data
 }
 
 // What more is to follow is gathered; what it follows upon brings all of it.
@@ -54,7 +57,7 @@ func TestWriteMoreGathers(t *testing.T) {
 	if !bytes.HasSuffix(got, []byte("xxend")) {
 		t.Errorf("got …%q", got[len(got)-5:])
 	}
-	if _, n := segments(t, far); n > parts/4 {
+	if _, n := received(t, far); n > parts/4 {
 		t.Errorf("%d writes made %d segments", parts+1, n)
 	}
 }
@@ -74,7 +77,7 @@ func TestWriteMoreKeepsNothingForGood(t *testing.T) {
 // The middle of a message goes to the server in few segments, however small the
 // client's; commands, and the end of the message, go at once.
 func TestMiddleOfAMessageIsGathered(t *testing.T) {
-	received := make(chan uint32, 1)
+	came := make(chan uint32, 1)
 	b := newBed(t, smtpPlain, func(s *session) {
 		fmt.Fprint(s, "220 mx.example.test ESMTP\r\n")
 		for line := s.line(); line != ""; line = s.line() {
@@ -82,12 +85,12 @@ func TestMiddleOfAMessageIsGathered(t *testing.T) {
 				fmt.Fprint(s, "250 2.0.0 Ok\r\n")
 				continue
 			}
-			_, before := segments(s.t, s.Conn)
+			_, before := received(s.t, s.Conn)
 			fmt.Fprint(s, "354 go on\r\n")
 			for s.line() != "." {
 			}
-			_, after := segments(s.t, s.Conn)
-			received <- after - before
+			_, after := received(s.t, s.Conn)
+			came <- after - before
 			fmt.Fprint(s, "250 2.0.0 Ok\r\n")
 		}
 	}, nil)
@@ -108,7 +111,41 @@ func TestMiddleOfAMessageIsGathered(t *testing.T) {
 	client.send(".")
 	client.expect("250 ")
 	late := uint32(time.Since(began) / (100 * time.Millisecond)) // what the kernel lets go by itself
-	if n := <-received; n > parts/4+late {
+	if n := <-came; n > parts/4+late {
 		t.Errorf("%d lines came in %d segments", parts, n)
+	}
+}
+
+// The last word, TLS's goodbye and the end of the stream are one segment: the
+// client is woken once.
+func TestGoodbyeIsOneSegment(t *testing.T) {
+	imaps := Listener{Protocol: "imap", TLS: protocol.TLSImplicit}
+	for name, test := range map[string]struct {
+		listener Listener
+		last     string
+		end      func(*conn)
+	}{
+		"last word in clear": {imapPlain, "* BYE", func(c *conn) { <-c.cut(protocol.SayShutdown, "test", gateOpen) }},
+		"last word":          {imaps, "* BYE", func(c *conn) { <-c.cut(protocol.SayShutdown, "test", gateOpen) }},
+		"end":                {imaps, "", func(c *conn) { c.endGently("test") }},
+	} {
+		t.Run(name, func(t *testing.T) {
+			b := newBed(t, test.listener, imap, nil)
+			client := b.dial("127.0.23.1")
+			tcp := client.Conn
+			if test.listener.TLS == protocol.TLSImplicit {
+				client = client.startTLS()
+			}
+			client.expect("* OK")
+			c := b.server.conns.list(nil)[0]
+			before, _ := received(t, tcp)
+			test.end(c)
+			if got := client.rest(); !strings.HasPrefix(got, test.last) {
+				t.Errorf("got %q, want %q", got, test.last)
+			}
+			if after, _ := received(t, tcp); after-before > 1 {
+				t.Errorf("%d segments said goodbye", after-before)
+			}
+		})
 	}
 }
