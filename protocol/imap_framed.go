@@ -21,6 +21,8 @@ type imapFramed struct {
 	// synchronising literal of size octets, or to IDLE.
 	awaits imapAwait
 	size   int64
+	// appends: the command in hand is APPEND.
+	appends bool
 	// idling: the server has said "+" to IDLE; the client's next line is DONE.
 	idling bool
 }
@@ -118,6 +120,7 @@ func (f *imapFramed) clientCommand(data []byte) Step {
 	if f.pending >= MaxPending {
 		return Step{Do: Wait}
 	}
+	f.appends = string(verb) == "APPEND"
 	return f.clientLine(data, 1)
 }
 
@@ -165,7 +168,7 @@ func (f *imapFramed) clientLine(data []byte, begins int) Step {
 	head, lit, ok := cutIMAPLiteral(text)
 	q := f.from.quotes
 	q.feed(head)
-	if !ok || lit.present && !q.balanced() {
+	if !ok || lit.present && (!q.balanced() || isUnaskedBinary(text, head, lit) && !f.takesBinary(head, begins)) {
 		return f.violation("client sent a line whose literal cannot be understood")
 	}
 	if lit.present && lit.sync {
@@ -182,6 +185,19 @@ func (f *imapFramed) clientLine(data []byte, begins int) Step {
 	f.from.inside = lit.present
 	f.from.quotes = imapQuotes{}
 	return Step{Take: end + 1, Forward: true}
+}
+
+// isUnaskedBinary tells whether a literal is ~{n+}, whose octets are on their
+// way. To a server that looks for none in its place it is a word like another
+// (Cyrus selects a mailbox of that name), and the octets are commands.
+func isUnaskedBinary(text, head []byte, lit imapLiteral) bool {
+	return !lit.sync && text[len(head)] == '~'
+}
+
+// takesBinary tells whether it may stand behind head, where begins is 1 if that
+// has a command's beginning: behind APPEND's mailbox (RFC 3516).
+func (f *imapFramed) takesBinary(head []byte, begins int) bool {
+	return f.appends && (begins == 0 || len(bytes.Fields(head)) > 2)
 }
 
 // bareNewline ends a dialogue whose lines the server might split in another

@@ -3,6 +3,8 @@ package protocol
 import (
 	"bytes"
 	"strings"
+	"unicode"
+	"unicode/utf8"
 )
 
 // Behind a login verbs and literals are followed, scripts pass by count.
@@ -27,13 +29,21 @@ func (c *sieveConversation) framedClient(data []byte) Step {
 	}
 	verb := strings.ToUpper(string(word))
 	switch {
-	case verb == "UNAUTHENTICATE", verb == "AUTHENTICATE", verb == "STARTTLS",
-		verb == "XCLIENT", verb == "", len(verb) > 40, !atomic(word):
+	case !sieveVerbs[verb]:
 		return c.framedRefusal(data, end)
 	case len(c.pending) >= MaxPending:
 		return Step{Do: Wait}
 	}
 	return c.framedLine(data, verb)
+}
+
+// sieveVerbs are the commands that pass behind a login (RFC 5804). Of one that
+// it does not know Pigeonhole skips the line and takes a literal's octets for
+// commands.
+var sieveVerbs = map[string]bool{
+	"CAPABILITY": true, "HAVESPACE": true, "PUTSCRIPT": true, "LISTSCRIPTS": true,
+	"SETACTIVE": true, "GETSCRIPT": true, "DELETESCRIPT": true, "RENAMESCRIPT": true,
+	"CHECKSCRIPT": true, "NOOP": true, "LOGOUT": true,
 }
 
 // framedRefusal answers a command ourselves, in its turn.
@@ -51,38 +61,61 @@ func (c *sieveConversation) violation(why string) Step {
 	return Step{ToClient: saySieve(SayViolation, ""), Do: End, Why: why}
 }
 
-// framedLine passes a line, or what there is of a long one, and looks at its
-// end. verb begins a command.
+// framedLine passes a line and looks at its end. verb begins a command.
 func (c *sieveConversation) framedLine(data []byte, verb string) Step {
 	end := bytes.IndexByte(data, '\n')
-	n := end + 1
-	if end < 0 {
-		if n = len(data) - heldTail; n <= 0 {
-			return Step{Do: More}
-		}
-	}
-	if cr := bytes.IndexByte(data[:n], '\r'); cr != end-1 && (cr >= 0 || end >= 0) {
+	switch {
+	case end < 0 && len(data) < MaxLine:
+		return Step{Do: More}
+	case end < 0 || end >= MaxLine:
+		return c.violation("client sent too long a line")
+	case end == 0 || bytes.IndexByte(data[:end], '\r') != end-1:
 		step := c.violation("client sent a bare CR or LF in a command")
 		step.Events = []Event{{Kind: BareNewline}}
 		return step
 	}
-	q := c.from.quotes
-	if end < 0 {
-		q.feed(data[:n])
-		c.from.quotes, c.from.inside = q, true
-	} else {
-		head, lit, ok := cutIMAPLiteral(data[:end-1])
-		q.feed(head)
-		if !ok || lit.present && (lit.sync || !q.balanced()) {
-			return c.violation("client sent a line whose literal cannot be understood")
-		}
-		c.from = sieveFrame{literal: lit.size, inside: lit.present}
+	text := data[:end-1]
+	head, lit, ok := cutIMAPLiteral(text)
+	if !ok || lit.present && (lit.sync || isUnaskedBinary(text, head, lit) || !sieveLeadsUp(head[len(verb):])) {
+		return c.violation("client sent a line whose literal cannot be understood")
 	}
+	c.from = sieveFrame{literal: lit.size, inside: lit.present}
 	if verb != "" {
 		c.pending = append(c.pending, pendingCommand{verb: verb})
 	}
-	return Step{Take: n, Forward: true}
+	return Step{Take: end + 1, Forward: true}
 }
+
+// sieveLeadsUp tells whether what stands before a literal is nothing but strings
+// and numbers, each behind one blank: at anything else a server may give up on
+// the line, and take the literal's octets for commands.
+func sieveLeadsUp(args []byte) bool {
+	for len(args) > 0 {
+		if args[0] != ' ' {
+			return false
+		}
+		if args = args[1:]; len(args) == 0 {
+			return true
+		}
+		if args[0] != '"' {
+			number, _, _ := bytes.Cut(args, []byte(" "))
+			if !areDigits(number) {
+				return false
+			}
+			args = args[len(number):]
+			continue
+		}
+		value, size, state := sieveQuoted(args)
+		if state != sieveWhole || len(value) > maxSieveQuoted || !utf8.Valid(value) || bytes.ContainsFunc(value, unicode.IsControl) {
+			return false
+		}
+		args = args[size:]
+	}
+	return false
+}
+
+// maxSieveQuoted bounds a quoted string, in octets (RFC 5804 section 4).
+const maxSieveQuoted = 1024
 
 // framedServer decides about the server's bytes behind a login.
 func (c *sieveConversation) framedServer(data []byte) Step {

@@ -23,10 +23,10 @@ var sieveWords = &loginWords{
 	gone:        saySieve(SayNoServer, ""),
 }
 
-// sieveResponseLine is a response of the client's. A quoted string may have
-// 1024 octets (RFC 5804 section 4).
+// sieveResponseLine is a response of the client's. A quoted string has
+// its bound.
 func sieveResponseLine(base64 []byte) []byte {
-	if len(base64) <= 1024 {
+	if len(base64) <= maxSieveQuoted {
 		return []byte("\"" + string(base64) + "\"\r\n")
 	}
 	return []byte("{" + strconv.Itoa(len(base64)) + "+}\r\n" + string(base64) + "\r\n")
@@ -98,7 +98,7 @@ func (c *sieveConversation) bad(size int, text string) Step {
 // words that Pigeonhole has for each.
 func (c *sieveConversation) noop(cmd *sieveCommand) Step {
 	reply := `OK "NOOP completed."`
-	if len(cmd.args) > 0 && len(cmd.args[0]) <= 1024 {
+	if len(cmd.args) > 0 && len(cmd.args[0]) <= maxSieveQuoted {
 		reply = "OK (TAG " + sieveQuote(cmd.args[0]) + `) "Done"`
 	}
 	return Step{Take: cmd.size, ToClient: []byte(reply + "\r\n")}

@@ -163,7 +163,6 @@ type sieveFrame struct {
 	literal int64
 	// inside a command or response, behind its first line's start.
 	inside bool
-	quotes imapQuotes
 }
 
 // octets passes what there is of a literal.
