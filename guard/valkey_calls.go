@@ -2,9 +2,6 @@ package guard
 
 import (
 	"context"
-	"crypto/sha1"
-	_ "embed"
-	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -15,46 +12,9 @@ import (
 	"github.com/valkey-io/valkey-go"
 )
 
-//go:embed valkey_ledger.lua
-var ledgerScript string
-
-//go:embed valkey_records.lua
-var recordsScript string
-
-// A script is Lua that the server runs as one step. It is known by its hash,
-// so that two versions of this program can share a store while a fleet is
-// being updated; a server that does not know it is sent it.
-type script struct{ text, hash string }
-
-func newScript(text string) script {
-	sum := sha1.Sum([]byte(text)) // the server's name for it, not a secret
-	return script{text, hex.EncodeToString(sum[:])}
-}
-
-// run runs the script for an answer that is a list.
-func (s *script) run(ctx context.Context, c valkey.Client, keys, args []string) ([]valkey.ValkeyMessage, error) {
-	r := s.do(ctx, c, keys, args)
-	list, err := r.ToArray()
-	if err != nil && r.Error() == nil {
-		return nil, errReply
-	}
-	return list, err
-}
-
-func (s *script) do(ctx context.Context, c valkey.Client, keys, args []string) valkey.ValkeyResult {
-	r := c.Do(ctx, c.B().Evalsha().Sha1(s.hash).Numkeys(int64(len(keys))).Key(keys...).Arg(args...).Build())
-	if e, ok := valkey.IsValkeyErr(r.Error()); ok && e.IsNoScript() {
-		r = c.Do(ctx, c.B().Eval().Script(s.text).Numkeys(int64(len(keys))).Key(keys...).Arg(args...).Build())
-	}
-	return r
-}
-
 // defaultLease is how long a reservation outlives the last sign of its node.
 // After it the guess counts: nobody knows what came of it.
 const defaultLease = 2 * time.Minute
-
-// errReply is what an answer is that no script of ours gives.
-var errReply = errors.New("an answer in no known form")
 
 // errLate: the step came to the server after its caller had given it up. It
 // has changed nothing.
@@ -273,14 +233,6 @@ func (s *counters) settleGroup(ctx context.Context, c valkey.Client, st *ledgerS
 	return out, nil
 }
 
-// A storedView is a window of the store, as read and clear give it.
-type storedView struct {
-	rule    string
-	good    bool
-	marks   []mark
-	pending []pendingPoints
-}
-
 // clear forgets the marks of rules at a key that are not younger than upto.
 // For as long as closed nobody gets points there.
 func (s *counters) clear(ctx context.Context, c valkey.Client, k key, now, upto int64, closed time.Duration, rules []string) ([]storedView, error) {
@@ -297,84 +249,4 @@ func (s *counters) read(ctx context.Context, c valkey.Client, k key, now int64) 
 func (s *counters) renew(ctx context.Context, c valkey.Client, k key, holds []string) error {
 	_, err := s.ints(ctx, c, []string{s.names.counter(k)}, append([]string{"renew", itoa(s.lease.Milliseconds())}, holds...))
 	return err
-}
-
-func (s *counters) views(ctx context.Context, c valkey.Client, k key, args []string) ([]storedView, error) {
-	reply, err := s.script.run(ctx, c, []string{s.names.counter(k)}, args)
-	if err != nil {
-		return nil, err
-	}
-	if len(reply) != 3 {
-		return nil, errReply
-	}
-	bad, err := reply[0].AsInt64()
-	if err != nil {
-		return nil, errReply
-	}
-	s.bad(bad)
-	windows, err := reply[1].ToArray()
-	if err != nil {
-		return nil, errReply
-	}
-	events, err := reply[2].AsStrMap()
-	if err != nil {
-		return nil, errReply
-	}
-	known := make(map[string]*Event)
-	var out []storedView
-	for i := range windows {
-		v, err := s.view(&windows[i], events, known)
-		if err != nil {
-			return nil, err
-		}
-		out = append(out, v)
-	}
-	return out, nil
-}
-
-func (s *counters) view(m *valkey.ValkeyMessage, events map[string]string, known map[string]*Event) (storedView, error) {
-	f, err := m.ToArray()
-	if err != nil || len(f) != 5 {
-		return storedView{}, errReply
-	}
-	var v storedView
-	if v.rule, err = f[0].ToString(); err != nil {
-		return v, errReply
-	}
-	good, _ := f[1].AsInt64()
-	v.good = good == 1
-	marks, _ := f[3].ToArray()
-	for ; len(marks) >= 5; marks = marks[5:] {
-		at, _ := marks[0].AsInt64()
-		points, _ := marks[1].AsInt64()
-		value, _ := marks[2].AsInt64()
-		hard, _ := marks[3].AsInt64()
-		id, _ := marks[4].ToString()
-		v.marks = append(v.marks, mark{at: at, points: milli(points), value: uint32(value), hard: hard == 1, trace: commons(nil).trace(s.event(id, events, known))})
-	}
-	pending, _ := f[4].ToArray()
-	for ; len(pending) >= 5; pending = pending[5:] {
-		points, _ := pending[2].AsInt64()
-		value, _ := pending[3].AsInt64()
-		v.pending = append(v.pending, pendingPoints{uint32(value), milli(points), 1})
-	}
-	return v, nil
-}
-
-// event gives the evidence of a mark, nil if there is none that makes sense.
-func (s *counters) event(id string, events map[string]string, known map[string]*Event) *Event {
-	if ev, ok := known[id]; ok {
-		return ev
-	}
-	text, ok := events["e:"+id]
-	if !ok {
-		return nil
-	}
-	ev := new(Event)
-	if json.Unmarshal([]byte(text), ev) != nil {
-		s.bad(1)
-		ev = nil
-	}
-	known[id] = ev
-	return ev
 }

@@ -177,18 +177,26 @@ func TestTheOutboxEmpties(t *testing.T) {
 
 	two := startNode(t, one.opt.Store.GuessKey, t.TempDir(), srv.shared(), nil, nil)
 	two.synced()
+	allow := func(n *node, reason string) {
+		if _, err := n.g.Allow(AllowRequest{Target: "203.0.113.0/24", Reason: reason}); err != nil {
+			t.Fatal(err)
+		}
+	}
 	srv.kill()
 	one.bans("192.0.2.2")
+	allow(one, "early")
 	one.away()
+	aMomentLater(t)
 	banned := sentenceKey{kind: banned, scope: "all", key: key{kind: byAddress, prefix: mustAddr("192.0.2.2")}}
 	// As if an earlier word of that ban had just been taken.
 	one.g.fleet.share.taken([]record{{bucket: bucketBans, key: banned.storeKey()}})
 	box.sweep(time.Now().Add(time.Hour))
 	one.written()
-	if n := one.unsent(); n != 1 {
-		t.Errorf("%d entries of what the store was not told, want 1", n)
+	if n := one.unsent(); n != 2 {
+		t.Errorf("%d entries of what the store was not told, want 2", n)
 	}
 	two.bans("192.0.2.2") // later
+	allow(two, "late")
 	again := one.restart(true)
 	srv.start()
 	two.back()
@@ -198,7 +206,10 @@ func TestTheOutboxEmpties(t *testing.T) {
 		e, _ := v.get(versionID(v, banned))
 		return e.stamp()
 	}
-	eventually(t, 10*time.Second, "the later ban is known", func() bool { return id(again) == id(two) })
+	eventually(t, 10*time.Second, "the later ban and the later entry are known", func() bool {
+		a := again.g.Allowed()
+		return id(again) == id(two) && len(a) == 1 && a[0].Reason == "late"
+	})
 	again.written()
 	if n := again.unsent(); n != 0 {
 		t.Errorf("%d entries of what another node has overruled, want none", n)

@@ -144,3 +144,54 @@ func (l *fleetLedger) renew(ctx context.Context, c valkey.Client) error {
 	}
 	return nil
 }
+
+// keep keeps a step that the store has missed.
+func (l *fleetLedger) keep(st *ledgerStep) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if len(l.unsent) >= maxUnsent {
+		l.unsent = append(l.unsent[:0], l.unsent[maxUnsent/2:]...)
+		clear(l.unsent[len(l.unsent):cap(l.unsent)])
+		l.overflow = true
+	}
+	l.unsent = append(l.unsent, st)
+	if l.hurry != nil && l.link.client() != nil {
+		l.hurry()
+	}
+}
+
+// remind remembers a step that the store has taken, for a while.
+func (l *fleetLedger) remind(st *ledgerStep) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if len(l.sent) >= maxSent {
+		l.sent = append(l.sent[:0], l.sent[maxSent/2:]...)
+		clear(l.sent[len(l.sent):cap(l.sent)])
+	}
+	l.sent = append(l.sent, st)
+}
+
+// buffered tells how many steps the store has missed.
+func (l *fleetLedger) buffered() int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return len(l.unsent)
+}
+
+// lacks tells whether the store has missed steps at keys of these claims. Until
+// it has been told, what it says of them is too little: this node's own count
+// holds, too.
+func (l *fleetLedger) lacks(claims []claim) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, list := range [][]*ledgerStep{l.unsent, l.sending} {
+		for _, st := range list {
+			if st.charge && slices.ContainsFunc(st.claims, func(c claim) bool {
+				return slices.ContainsFunc(claims, func(o claim) bool { return o.key == c.key && o.rule == c.rule })
+			}) {
+				return true
+			}
+		}
+	}
+	return false
+}

@@ -42,13 +42,3 @@ func (l *fleetLedger) ticketFailed(now time.Time, login, network string) {
 		return err
 	})
 }
-
-// number runs the script for an answer that is a number.
-func (s *script) number(ctx context.Context, c valkey.Client, keys, args []string) (int64, error) {
-	r := s.do(ctx, c, keys, args)
-	n, err := r.AsInt64()
-	if err != nil && r.Error() == nil {
-		return 0, errReply
-	}
-	return n, err
-}
