@@ -6,6 +6,8 @@ func TestClientsBehindNAT64AreToldApart(t *testing.T) {
 	for came, want := range map[string]string{
 		"64:ff9b::c000:201": "192.0.2.1",
 		"64:ff9b::c000:202": "192.0.2.2",
+		"64:ff9b::7f00:1":   "64:ff9b::7f00:1",
+		"64:ff9b::a00:1":    "64:ff9b::a00:1",
 		"64:ff9b:1::1":      "64:ff9b:1::1",
 		"2001:db8::1":       "2001:db8::1",
 		"192.0.2.3":         "192.0.2.3",

@@ -149,6 +149,7 @@ func (l *lot) park(c *conn) error {
 		}
 		if err := l.control(e, unix.EPOLL_CTL_ADD, c.place); err != nil {
 			l.take(c.place)
+			c.place = 0 // it may park another time
 			l.forget(c)
 			return err
 		}
@@ -219,20 +220,20 @@ func (l *lot) watch(ctx context.Context, log *slog.Logger) {
 		}
 		for _, ev := range events[:max(n, 0)] {
 			if c := l.take(placeOf(&ev)); c != nil {
-				c.unpark(l)
+				c.unpark(l, placeOf(&ev))
 			}
 		}
 	}
 }
 
-// unpark brings a connection's goroutines back.
-func (c *conn) unpark(l *lot) {
+// unpark brings a connection's goroutines back, if it is still parked there.
+func (c *conn) unpark(l *lot, place int64) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.place = 0
-	if c.over {
+	if c.over || c.place != place {
 		return
 	}
+	c.place = 0
 	l.forget(c)
 	c.stirLocked()
 }

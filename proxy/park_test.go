@@ -108,3 +108,22 @@ func TestNoRestWhileSomethingIsBeingWritten(t *testing.T) {
 	client.expect("* 1 EXISTS")
 	client.Close()
 }
+
+// A connection that cannot be parked (the kernel bounds what may be watched) has
+// no place, or it could never park again, and nobody would wake it.
+func TestNoPlaceWhereParkingFails(t *testing.T) {
+	l, err := newLot()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.close()
+	client, _ := quickPair(t)
+	c := &conn{client: newEnd(client)}
+	epoll := l.epoll
+	l.epoll = -1
+	err = l.park(c)
+	l.epoll = epoll
+	if err == nil || c.place != 0 || len(l.cars) != 0 {
+		t.Errorf("%v; it has place %d, the lot %d cars", err, c.place, len(l.cars))
+	}
+}
