@@ -26,7 +26,7 @@ type Conn struct {
 // address is.
 func Dial(from string, port int) (*Conn, error) {
 	source := net.ParseIP(from)
-	d := net.Dialer{Timeout: connectPatience(), LocalAddr: &net.TCPAddr{IP: source}}
+	d := net.Dialer{Timeout: patience, LocalAddr: &net.TCPAddr{IP: source}, Control: giveUpEarly}
 	to := loopback(port)
 	if source.To4() == nil {
 		to = fmt.Sprintf("[::1]:%d", port)
