@@ -200,6 +200,7 @@ func (g *Guard) open(c StoreConfig) error {
 	}
 	g.recovered = recovered
 	g.sentences.roll.trim()
+	g.sentences.roll.collapse()
 	if disk == nil {
 		g.writer = newWriter(nil, g.log)
 	} else {

@@ -121,9 +121,7 @@ func (ss *sentences) walk(lock *sync.Mutex, f func(*sentence)) {
 			p.read(i, &ss.roll.classes, &s)
 			f(&s)
 		})
-		if part%walkParts == 0 {
-			rest(lock)
-		}
+		rest(lock)
 	}
 	ss.walkLogins(lock, f)
 }
@@ -146,12 +144,8 @@ func rest(lock *sync.Mutex) {
 	lock.Lock()
 }
 
-// walkParts and loginsAtOnce are how much is gone through before others have a
-// turn.
-const (
-	walkParts    = 2
-	loginsAtOnce = 512
-)
+// loginsAtOnce is how many are gone through before others have a turn.
+const loginsAtOnce = 512
 
 // next gives sentences to which something is to happen by now, some hundred at
 // a time. The caller sees to all of them.
