@@ -60,3 +60,28 @@ func TestWhatTheStoreHasMissedCounts(t *testing.T) {
 		t.Error("the store is taken to lack what it has been told")
 	}
 }
+
+// A store that a failover has set back is told again what it had been told of
+// late: not only the points, but also that they were cleared.
+func TestWhatWasClearedIsClearedAgain(t *testing.T) {
+	t.Parallel()
+	c := startServer(t).client(t)
+	l := newTestLedger(c, false)
+	w := testRules[0]
+	w.key = testKeys[0]
+	charge := func() { l.charge(time.Now(), []claim{w}, nil) }
+	charge()
+	charge()
+	if got := l.clear(w.key, forever, func(rule string) bool { return rule == w.rule }); len(got) != 1 || got[0].sum != 2000 {
+		t.Fatalf("cleared %+v, want two points", got)
+	}
+	aMomentLater(t)
+	charge()
+	redisCLI(t, c, "FLUSHALL")
+	if _, err := l.replay(t.Context(), c, true); err != nil {
+		t.Fatal(err)
+	}
+	if views, err := l.store.read(t.Context(), c, w.key, l.link.now()); err != nil || len(views) != 1 || len(views[0].marks) != 1 {
+		t.Errorf("the store has %+v, %v; want the point that came after", views, err)
+	}
+}
