@@ -112,8 +112,8 @@ func (q *quickConn) Write(p []byte) (int, error) {
 // kernel may keep back what fills no segment until then, or for 200 ms
 // (tcp(7)): each segment costs us the better part of a write, on loopback that
 // of the server's receiving as well, and a buffer's size is never a multiple of
-// a segment's. A long message costs a twentieth less, over TLS a tenth. What it
-// gives up: the server may have the middle of a message so much later.
+// a segment's. A long message costs about a twentieth less. What it gives
+// up: the server may have the middle of a message so much later.
 func (q *quickConn) WriteMore(p []byte) (int, error) {
 	if len(p) == 0 {
 		return 0, nil
