@@ -169,7 +169,7 @@ func (r *fuzzRelay) check(step protocol.Step, fromServer bool) {
 var (
 	authWithSecret = regexp.MustCompile(`(?im)^auth[ \t]+plain[ \t]+\S+\r$`)
 	barredCommand  = regexp.MustCompile(`(?im)^(xclient|xforward|atrn|starttls)\b`)
-	ownXClient     = regexp.MustCompile(`^XCLIENT( (NAME|REVERSE_NAME|PROTO|PORT|DESTADDR|DESTPORT|HELO|ADDR)=[!-*,-<>-~]([!-<>-~]|\+[0-9A-F]{2})*)*\r\n$`)
+	ownXClient     = regexp.MustCompile(`^XCLIENT( (NAME|REVERSE_NAME|PROTO|PORT|DESTADDR|DESTPORT|HELO|ADDR)=([!-*,-<>-~]|\+[0-9A-F]{2})+)*\r\n$`)
 	dotBetween     = regexp.MustCompile(`(?:\r\n|\r|\n)\x00*\.\x00*(?:\r\n|\r|\n)`)
 )
 
