@@ -20,8 +20,9 @@ type dialogue struct {
 	// is set by a step that takes bytes, and the next one says Wait.
 	mute bool
 
-	// noops and errors count what we answered: NOOPs, and errors.
-	noops, errors int
+	// noops, errors and refusals count what we answered: NOOPs, errors, and
+	// logins that the guard refused.
+	noops, errors, refusals int
 
 	// auth is the SASL exchange that the client is in the middle of.
 	auth *authExchange
@@ -70,8 +71,8 @@ type loginWords struct {
 	challenge func(base64 string) []byte
 	response  func(base64 []byte) []byte
 	abort     string
-	// gone says that there is no server.
-	gone []byte
+	// gone says that there is no server, tooMany that we have refused enough.
+	gone, tooMany []byte
 }
 
 // mayAuth tells whether credentials are taken from this client at all.
@@ -150,6 +151,12 @@ func (d *dialogue) withheld(step Step, tag string, size int) Step {
 	d.who = ""
 	step = d.words.refuse(v, tag)
 	step.Take = size
+	// A wrong password that comes again and again scores once, and each time
+	// asks the guard.
+	if d.refusals++; d.refusals >= maxOwnErrors && step.Do != End {
+		step.ToClient = append(step.ToClient, d.words.tooMany...)
+		step.Do, step.Why = End, "too many refused logins"
+	}
 	return step
 }
 

@@ -36,6 +36,7 @@ var imapWords = &loginWords{
 	response:    lineResponse,
 	abort:       "*\r\n",
 	gone:        sayIMAP(SayNoServer, ""),
+	tooMany:     []byte("* BYE Too many refused logins.\r\n"),
 }
 
 // plusChallenge is a challenge in IMAP and POP3.

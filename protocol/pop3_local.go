@@ -17,6 +17,7 @@ var pop3Words = &loginWords{
 	response:    lineResponse,
 	abort:       "*\r\n",
 	gone:        sayPOP3(SayNoServer, ""),
+	tooMany:     []byte("-ERR Too many refused logins.\r\n"),
 }
 
 // sayPOP3 composes last sentences.

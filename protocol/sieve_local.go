@@ -21,6 +21,7 @@ var sieveWords = &loginWords{
 	response:    sieveResponseLine,
 	abort:       "\"*\"\r\n",
 	gone:        saySieve(SayNoServer, ""),
+	tooMany:     []byte("BYE \"Too many refused logins.\"\r\n"),
 }
 
 // sieveResponseLine is a response of the client's. A quoted string has
