@@ -135,5 +135,10 @@ func nextDot(data []byte, behind int) int {
 		if c := data[at-1]; c == '\n' || c == '\r' || c == 0 {
 			return at
 		}
+		// No line begins within a row of dots, and a message of nothing else
+		// would cost a search for each.
+		for at+1 < len(data) && data[at+1] == '.' {
+			at++
+		}
 	}
 }

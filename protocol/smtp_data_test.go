@@ -126,7 +126,7 @@ func FuzzDataScanner(f *testing.F) {
 func BenchmarkDataScanner(b *testing.B) {
 	line := []byte("Lorem ipsum dolor sit amet, consectetur adipiscing elit. Sed do eiusmod.\r\n")
 	base64 := []byte(strings.Repeat("QUJD", 19) + "\r\n")
-	for name, line := range map[string][]byte{"text": line, "base64": base64} {
+	for name, line := range map[string][]byte{"text": line, "base64": base64, "dots": bytes.Repeat([]byte("."), 76)} {
 		for _, size := range []int{4 << 10, 16 << 10, 64 << 10} {
 			data := bytes.Repeat(line, size/len(line))
 			b.Run(fmt.Sprintf("%s/%dKiB", name, size>>10), func(b *testing.B) {
