@@ -116,10 +116,11 @@ func (w *writer) put(records ...record) <-chan struct{} {
 	return w.keep(records...)
 }
 
-// keep hands over what is to be written, and not to be shared.
+// keep hands over what is to be written, and not to be shared. Without records
+// the channel is that of what waits, closed if nothing does.
 func (w *writer) keep(records ...record) <-chan struct{} {
 	w.mu.Lock()
-	if w.backend == nil {
+	if w.backend == nil || len(records)+len(w.pending)+len(w.writing) == 0 {
 		w.hold(records)
 		w.mu.Unlock()
 		done := make(chan struct{})

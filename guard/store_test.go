@@ -346,3 +346,16 @@ func TestAClockSetBackMakesNoBanEternal(t *testing.T) {
 	s.g.clock.now()
 	s.admits(from("192.0.2.1"), protocol.Pass)
 }
+
+// Who has nothing to have written waits for what others have, and else for
+// nothing.
+func TestNothingToWriteIsNotWaitedFor(t *testing.T) {
+	b := &failingBackend{fail: make(chan error), kept: make(chan []record, 1)}
+	w := newWriter(b, slog.New(slog.DiscardHandler))
+	defer w.close()
+	select {
+	case <-w.keep():
+	default:
+		t.Error("it waits, and nothing is on its way")
+	}
+}
