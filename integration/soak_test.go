@@ -179,8 +179,11 @@ func (s *soak) level(t *testing.T) level {
 	for first := collected(); collected() < first+4 && time.Now().Before(over); {
 		lowest.goroutines = min(lowest.goroutines, s.p.Goroutines())
 		lowest.descriptors = min(lowest.descriptors, s.p.Metric("process_open_fds", nil))
-		lowest.heap = min(lowest.heap, s.p.Metric("go_memstats_heap_alloc_bytes", nil))
+		lowest.heap = min(lowest.heap, s.p.Metric(testbed.MetricHeapLive, nil))
 		lowest.memory = min(lowest.memory, float64(s.p.OwnMemory()))
+	}
+	if lowest.heap == 0 {
+		t.Fatal("mailreeve does not tell what is alive")
 	}
 	return lowest
 }
@@ -230,7 +233,7 @@ func (s *soak) watch(t *testing.T, over time.Time, length time.Duration) {
 		<-tick.C
 		fmt.Printf("%s under load: %v goroutines, %v descriptors, %d MiB its own, %.0f MiB heap; %d logins, %d later, %d messages\n",
 			time.Now().UTC().Format("15:04:05"), s.p.Goroutines(), s.p.Metric("process_open_fds", nil), s.p.OwnMemory()>>20,
-			s.p.Metric("go_memstats_heap_alloc_bytes", nil)/(1<<20), s.logins.Load(), s.later.Load(), s.messages.Load())
+			s.p.Metric(testbed.MetricHeapLive, nil)/(1<<20), s.logins.Load(), s.later.Load(), s.messages.Load())
 	}
 }
 

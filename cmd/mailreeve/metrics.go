@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"net/http"
+	"regexp"
 	"strconv"
 	"time"
 
@@ -44,10 +45,18 @@ func newMetrics(g *guard.Guard, p *proxy.Server, events *eventHub) *metrics {
 	})
 	build.Set(1)
 	m.registry.MustRegister(build, m.reloadOK, m.reloadOKTime, g, p,
-		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+		goCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	m.registry.MustRegister(events.collectors()...)
 	m.reloaded(nil)
 	return m
+}
+
+// goCollector tells of the Go runtime, and besides what is usual what the last
+// collection left alive: what is allocated has garbage in it, up to 32 MiB here,
+// see memory.go.
+func goCollector() prometheus.Collector {
+	return collectors.NewGoCollector(collectors.WithGoCollectorRuntimeMetrics(
+		collectors.GoRuntimeMetricsRule{Matcher: regexp.MustCompile(`^/gc/heap/live:bytes$`)}))
 }
 
 // collectors are the event log's metrics.

@@ -19,6 +19,8 @@ const (
 	MetricFilterEntries = "mailreeve_kernel_filter_entries"            // by scope
 	MetricFilterDropped = "mailreeve_kernel_filter_dropped_syns_total" // by listener
 
+	MetricHeapLive = "go_gc_heap_live_bytes" // after the last collection
+
 	metricGoroutines = "go_goroutines"
 	metricWaiting    = "mailreeve_goroutines_waiting"
 )
