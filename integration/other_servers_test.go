@@ -24,8 +24,9 @@ func before(t *testing.T, protocol string, port int, proxy string) *testbed.Prox
 }
 
 // loginsAreJudged tries what a server can answer to a login, and reads the
-// points. away, called with outage locked, takes the server's passwords away; what it then says must not
-// count, unless it says what it says to a wrong password.
+// points. away, called with outage locked, takes the server's passwords away;
+// what it then says must not count, unless it says what it says to a wrong
+// password. It is nil for a server that cannot be without.
 func loginsAreJudged(t *testing.T, p *testbed.Proxy, network string, outage *sync.RWMutex, away func() (bringBack func()), lies bool) {
 	t.Helper()
 	outage.RLock()
@@ -52,6 +53,9 @@ func loginsAreJudged(t *testing.T, p *testbed.Proxy, network string, outage *syn
 	try(guesser, "nobody@example.test", secret(2), false, 2)
 
 	outage.RUnlock()
+	if away == nil {
+		return
+	}
 
 	outage.Lock()
 	defer outage.Unlock()
@@ -123,6 +127,21 @@ func TestOpenSMTPD(t *testing.T) {
 		"alice@example.test": "", "nobody@example.test": "invalid-rcpt", "x@example.com": "invalid-rcpt",
 	})
 	server.Log.Await(t, `address=127\.72\.0\.1`)
+
+	cfg := testbed.InFront("submission", "none", server.Port, map[string]any{"authentication": "3/1h"})
+	cfg.Upstreams[0].TLS, cfg.Upstreams[0].ServerName, cfg.Upstreams[0].CA = "starttls", "mx.example.test", bed.CA.File
+	cfg.Listeners[0].PlaintextAuth = "yes"
+	submission := bed.NewProxy(t, cfg)
+	// What it knows of passwords it has read at its start: it has no outage.
+	loginsAreJudged(t, submission, "127.72.1", new(sync.RWMutex), nil, false)
+	server.Log.Await(t, `authentication user=alice@example.test result=permfail`)
+	const guesser = "127.72.1.2" // has two points
+	submission.Guess("submission", guesser, bed.Alice.Login, bed.Secrets.New("opensmtpd-third")).Try()
+	mustBan(t, submission, guesser)
+	if !dropped(t, guesser, submission.Port("submission")) {
+		t.Error("who is banned is served")
+	}
+	server.Log.Await(t, `address=127\.72\.1\.2`)
 }
 
 // A service is one port of a server that has several.

@@ -133,8 +133,9 @@ type Timeouts struct {
 	// (RFC 9051 section 5.4: at least 30 minutes; RFC 1939: 10 minutes).
 	IMAPIdle guard.Duration `toml:"imap-idle"`
 	POP3Idle guard.Duration `toml:"pop3-idle"`
-	// Dial bounds the connection to a server, Greeting the wait for its
-	// first line.
+	// Dial bounds the connection to a server, with the handshake if TLS is
+	// implicit. Greeting bounds the wait for its first line, and what STARTTLS
+	// takes behind that.
 	Dial     guard.Duration `toml:"dial"`
 	Greeting guard.Duration `toml:"greeting"`
 	// Drain is how long open connections may go on after SIGTERM.

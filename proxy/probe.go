@@ -168,7 +168,7 @@ func (u *upstream) look(ctx context.Context, address string) (*protocol.Offer, e
 		}
 	}
 	if u.TLS == protocol.TLSImplicit {
-		if err := u.startTLS(ctx, e, address); err != nil {
+		if err := u.startImplicitTLS(dialCtx, e, address, len(header) > 0); err != nil {
 			return nil, u.explain(address, err)
 		}
 	}

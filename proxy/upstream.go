@@ -113,16 +113,22 @@ func (u *upstream) failed(i int, err error) {
 	}
 }
 
-// connect makes one connection: socket, PROXY header, TLS.
+// connect makes one connection: socket, PROXY header, TLS. A server that has to
+// be asked for TLS greets first, and may take its time for that.
 func (u *upstream) connect(ctx context.Context, address string, header []byte) (*end, []byte, error) {
-	ctx, cancel := context.WithTimeout(ctx, time.Duration(u.timeouts.Dial))
+	dialling, cancel := context.WithTimeout(ctx, time.Duration(u.timeouts.Dial))
 	defer cancel()
-	tcp, err := dialTCP(ctx, address)
+	tcp, err := dialTCP(dialling, address)
 	if err != nil {
 		return nil, nil, err
 	}
+	opening := dialling
+	if u.TLS == protocol.TLSStartTLS {
+		opening, cancel = context.WithTimeout(ctx, time.Duration(u.timeouts.Greeting))
+		defer cancel()
+	}
 	e := newEnd(tcp)
-	greeting, err := u.open(ctx, e, address, header)
+	greeting, err := u.open(opening, e, address, header)
 	if err != nil {
 		e.Close()
 		return nil, nil, fmt.Errorf("%s: %w", address, err)
@@ -140,13 +146,24 @@ func (u *upstream) open(ctx context.Context, e *end, address string, header []by
 	}
 	switch u.TLS {
 	case protocol.TLSImplicit:
-		return nil, u.startTLS(ctx, e, address)
+		return nil, u.startImplicitTLS(ctx, e, address, len(header) > 0)
 	case protocol.TLSStartTLS:
 		p := u.proto.Probe(protocol.ProbeSetup{Name: u.hostname, StartTLS: true, Stop: true})
 		last, err := u.converse(ctx, e, address, p)
 		return last.Greeting, err
 	}
 	return nil, nil
+}
+
+// startImplicitTLS names a fault that would else be looked for in the network:
+// OpenSMTPD takes what it reads together with the header for a part of it.
+func (u *upstream) startImplicitTLS(ctx context.Context, e *end, address string, withHeader bool) error {
+	err := u.startTLS(ctx, e, address)
+	if withHeader && errors.Is(err, context.DeadlineExceeded) {
+		return fmt.Errorf("%w; OpenSMTPD can lose a handshake that comes right behind a PROXY header: "+
+			"let its port have tls instead of smtps, and upstream %q tls = \"starttls\"", err, u.Name)
+	}
+	return err
 }
 
 func (u *upstream) startTLS(ctx context.Context, e *end, address string) error {

@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -98,7 +99,8 @@ func (r *Room) await(t testing.TB, ports ...int) {
 }
 
 // download fetches packages, and what they need that is not installed, once
-// for all runs, and returns the directory that they are in.
+// for all runs, and returns the directory that they are in. A package of another
+// suite than this machine's is "name/suite".
 func download(packages []string) (string, error) {
 	cache, err := os.UserCacheDir()
 	if err != nil {
@@ -112,16 +114,20 @@ func download(packages []string) (string, error) {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return "", err
 	}
-	needed, err := neededBy(packages)
+	options, err := otherSuite(dir, packages[0])
 	if err != nil {
-		if failed := aptGet("update", "-q"); failed != nil {
+		return "", err
+	}
+	needed, err := neededBy(options, packages)
+	if err != nil {
+		if failed := aptGet(slices.Concat(options, []string{"update", "-q"})...); failed != nil {
 			return "", errors.Join(err, failed)
 		}
-		if needed, err = neededBy(packages); err != nil {
+		if needed, err = neededBy(options, packages); err != nil {
 			return "", err
 		}
 	}
-	cmd := exec.Command("apt-get", append([]string{"download", "-q"}, needed...)...)
+	cmd := exec.Command("apt-get", slices.Concat(options, []string{"download", "-q"}, needed)...)
 	cmd.Dir = dir
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return "", fmt.Errorf("apt-get download: %w\n%s", err, lastLines(string(out), 5))
@@ -129,17 +135,44 @@ func download(packages []string) (string, error) {
 	return dir, os.WriteFile(whole, nil, 0o644)
 }
 
+// otherSuite gives the options by which apt knows the suite of "name/suite", from
+// lists of its own in dir: this machine's stay as they are.
+func otherSuite(dir, pkg string) (options []string, err error) {
+	_, suite, found := strings.Cut(pkg, "/")
+	if !found {
+		return nil, nil
+	}
+	sources := filepath.Join(dir, "sources.list")
+	lists := filepath.Join(dir, "lists")
+	if err := os.MkdirAll(filepath.Join(lists, "partial"), 0o755); err != nil {
+		return nil, err
+	}
+	for _, o := range []string{
+		"Dir::Etc::sourcelist=" + sources, "Dir::Etc::sourceparts=-", "Dir::State::lists=" + lists,
+		"Dir::Cache::pkgcache=", "Dir::Cache::srcpkgcache=", "APT::Sandbox::User=root",
+	} {
+		options = append(options, "-o", o)
+	}
+	release, _, _ := strings.Cut(suite, "-")
+	text := fmt.Sprintf("deb http://deb.debian.org/debian %s main\ndeb http://deb.debian.org/debian %s main\n", release, suite)
+	return options, os.WriteFile(sources, []byte(text), 0o644)
+}
+
 // neededBy asks apt what it would install.
-func neededBy(packages []string) ([]string, error) {
-	args := append([]string{"install", "--simulate", "--no-install-recommends"}, packages...)
+func neededBy(options, packages []string) ([]string, error) {
+	args := slices.Concat(options, []string{"install", "--simulate", "--no-install-recommends"}, packages)
 	out, err := exec.Command("apt-get", args...).Output()
 	if err != nil {
 		return nil, fmt.Errorf("apt-get %s: %w", strings.Join(args, " "), err)
 	}
 	var needed []string
 	for line := range strings.Lines(string(out)) {
+		// Inst NAME [THE VERSION THAT IS HERE] (VERSION SUITE…)
 		if rest, ok := strings.CutPrefix(line, "Inst "); ok {
-			needed = append(needed, strings.Fields(rest)[0])
+			name, _, _ := strings.Cut(rest, " ")
+			_, version, _ := strings.Cut(rest, "(")
+			version, _, _ = strings.Cut(version, " ")
+			needed = append(needed, name+"="+version)
 		}
 	}
 	return needed, nil
