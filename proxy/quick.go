@@ -30,8 +30,6 @@ type quickConn struct {
 	file *os.File
 	raw  syscall.RawConn
 
-	in, out transfer
-
 	// ending tells that the end follows at once: what is written goes with it
 	// in one segment, and wakes the peer once.
 	ending atomic.Bool
@@ -41,17 +39,23 @@ type quickConn struct {
 // quickWrite is how much is written in one call.
 const quickWrite = 64 << 10
 
-// A transfer is a read or write under way. It is kept, with the function that
-// does it, so that a call allocates nothing.
+// A transfer is a read or write under way. It is lent for the call, with the
+// functions that do it, so that a call allocates nothing and an idle connection
+// holds none.
 type transfer struct {
-	do func(fd uintptr) (done bool)
+	reading, writing func(fd uintptr) (done bool)
 
-	mu    sync.Mutex
 	p     []byte
 	flags uintptr // send(2)'s
 	n     int
 	errno syscall.Errno
 }
+
+var transfers = sync.Pool{New: func() any {
+	t := new(transfer)
+	t.reading, t.writing = t.read, t.write
+	return t
+}}
 
 // newQuickConn takes over a socket that does not block.
 func newQuickConn(fd int) (*quickConn, error) {
@@ -60,9 +64,7 @@ func newQuickConn(fd int) (*quickConn, error) {
 	if err != nil {
 		return nil, err
 	}
-	q := &quickConn{file: f, raw: raw}
-	q.in.do, q.out.do = q.in.read, q.out.write
-	return q, nil
+	return &quickConn{file: f, raw: raw}, nil
 }
 
 // quickConnOf takes over a connection that package net has made.
@@ -90,7 +92,9 @@ func (q *quickConn) Read(p []byte) (int, error) {
 	if len(p) == 0 {
 		return 0, nil
 	}
-	n, err := q.in.run("read", q.raw.Read, p, 0)
+	t := transfers.Get().(*transfer)
+	t.p = p
+	n, err := t.end("read", q.raw.Read(t.reading))
 	if n == 0 && err == nil {
 		return 0, io.EOF
 	}
@@ -105,7 +109,7 @@ func (q *quickConn) Write(p []byte) (int, error) {
 	if len(p) == 0 {
 		return 0, nil
 	}
-	return q.out.run("write", q.raw.Write, p, unix.MSG_NOSIGNAL)
+	return q.send(p, unix.MSG_NOSIGNAL)
 }
 
 // WriteMore is Write where nothing can come of p before more is written. The
@@ -118,21 +122,26 @@ func (q *quickConn) WriteMore(p []byte) (int, error) {
 	if len(p) == 0 {
 		return 0, nil
 	}
-	return q.out.run("write", q.raw.Write, p, unix.MSG_NOSIGNAL|unix.MSG_MORE)
+	return q.send(p, unix.MSG_NOSIGNAL|unix.MSG_MORE)
 }
 
-// run has the poller call do until it is done or the connection's deadline or
-// end has come.
-func (t *transfer) run(name string, call func(func(uintptr) bool) error, p []byte, flags uintptr) (int, error) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.p, t.flags, t.n, t.errno = p, flags, 0, 0
-	err := call(t.do)
-	t.p = nil
-	if err == nil && t.errno != 0 {
-		return t.n, os.NewSyscallError(name, t.errno)
+// send writes all of p. Of several at a time Go's poller lets one go first.
+func (q *quickConn) send(p []byte, flags uintptr) (int, error) {
+	t := transfers.Get().(*transfer)
+	t.p, t.flags = p, flags
+	return t.end("write", q.raw.Write(t.writing))
+}
+
+// end gives a transfer back, and what came of it: waitErr is how the wait for
+// the socket ended.
+func (t *transfer) end(name string, waitErr error) (int, error) {
+	n, errno := t.n, t.errno
+	t.p, t.n, t.errno = nil, 0, 0
+	transfers.Put(t)
+	if waitErr == nil && errno != 0 {
+		return n, os.NewSyscallError(name, errno)
 	}
-	return t.n, netError(err)
+	return n, netError(waitErr)
 }
 
 // netError is the error of a wait as package net would give it: a file that was
