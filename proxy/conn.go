@@ -22,15 +22,17 @@ import (
 // that side's pen in hand. mu is taken before a pen, and a pen is taken before
 // mu is let go, so that what the conversation decided in order is written in
 // order.
+//
+// Thousands of connections idle: its size is kept within 576 bytes, which is one
+// of those that Go hands out, and a test holds it there. What only few
+// connections have is behind a pointer.
 type conn struct {
-	service  *service
-	origin   guard.Origin
-	peer     netip.AddrPort // the TCP peer: the client, or a trusted proxy
-	local    netip.AddrPort // where the client connected to
-	unscored bool           // a trusted peer's own connection: its conduct is no offence
-	remote   netip.AddrPort // the client
-	began    int64          // in the clock of moment
-	client   *end
+	service *service
+	origin  guard.Origin
+	peer    netip.AddrPort // the TCP peer: the client, or a trusted proxy
+	named   *facts         // what the PROXY header says; nil if there was none
+	began   int64          // in the clock of moment
+	client  *end
 
 	all, kin link // in the registry: of all, and of those of its address
 
@@ -40,25 +42,27 @@ type conn struct {
 	mu      sync.Mutex
 	turn    sync.Cond // the server has said something, or the end has come
 	conv    protocol.Conversation
-	server  *end // nil before the dial
-	blind   bool
+	server  *end           // nil before the dial
 	attempt *guard.Attempt // a credential that is with the server
 	login   string         // of the credential that is or was with the server
-	workers int            // goroutines at work
-	over    bool
-	why     string // how it ended
-	remark  string // what the conversation says about its end
+	why     string         // how it ended
+	remark  string         // what the conversation says about its end
 	detail  error
 	address string             // of the server
 	cancel  context.CancelFunc // of what it waits for, see during; nil if nothing
-	events  []protocol.Event
-	left    bool          // the client has gone; its last bytes have been shown
-	present bool          // see notePresence
+	events  []protocol.Kind
 	delay   time.Duration // how long the next answer is to be held back
 	place   int64         // in the lot, while parked
-	drip    drip          // the sweeper's
-	deaf    bool          // a write to the client has failed
-	early   bool          // the client talked before our greeting, and this has not been told
+	drip    *drip         // the sweeper's
+	workers int32         // goroutines at work
+	over    bool
+	blind   bool
+	left    bool // the client has gone; its last bytes have been shown
+	present bool // see notePresence
+	deaf    bool // a write to the client has failed
+	early   bool // the client talked before our greeting, and this has not been told
+
+	unscored bool // a trusted peer's own connection: its conduct is no offence
 
 	// What the sweeper and cuts look at without waiting for mu.
 	phase         atomic.Uint32
@@ -84,8 +88,6 @@ type conn struct {
 // relay is the rest.
 func (c *conn) serve(trusted bool, verdict protocol.Verdict) {
 	defer c.leave()
-	c.remote = c.peer
-	c.local = c.client.tcp.local()
 	if trusted {
 		var ok bool
 		if verdict, ok = c.introduce(); !ok {
@@ -126,7 +128,7 @@ func (c *conn) introduce() (protocol.Verdict, bool) {
 		return 0, false
 	}
 	s.metrics.headers.WithLabelValues(c.service.Name, "ok").Inc()
-	c.remote, c.local = f.client, f.local
+	c.named = &f
 	perAddress := c.service.limits.ConnectionsPerAddress
 	exempt := s.guard.Exempt(f.client.Addr())
 	if exempt {
@@ -197,9 +199,25 @@ func (c *conn) greet(verdict protocol.Verdict) bool {
 	return true
 }
 
+// remote is the client.
+func (c *conn) remote() netip.AddrPort {
+	if c.named != nil {
+		return c.named.client
+	}
+	return c.peer
+}
+
+// local is where the client connected to.
+func (c *conn) local() netip.AddrPort {
+	if c.named != nil {
+		return c.named.local
+	}
+	return c.client.tcp.local()
+}
+
 // facts are what the server is told about the client.
 func (c *conn) facts() *facts {
-	f := &facts{client: c.remote, local: c.local, id: c.name()}
+	f := &facts{client: c.remote(), local: c.local(), id: c.name()}
 	if c.client.tls != nil {
 		state := c.client.tls.ConnectionState()
 		f.tls = &state
@@ -213,7 +231,7 @@ func (c *conn) xclient() *protocol.ClientAddress {
 	if c.service.upstream.ProxyProtocol != ProxyXClient {
 		return nil
 	}
-	return &protocol.ClientAddress{Client: c.remote, Local: c.local}
+	return &protocol.ClientAddress{Client: c.remote(), Local: c.local()}
 }
 
 // name is the connection's in the log, and in the server's (UNIQUE_ID).
@@ -274,7 +292,7 @@ func (c *conn) enter() bool {
 func (c *conn) leave() {
 	if p := recover(); p != nil {
 		c.service.server.log.Error("a fault in mailreeve itself ends it, the trace follows: please report both",
-			"conn", c.name(), "listener", c.service.Name, "client", c.remote.String())
+			"conn", c.name(), "listener", c.service.Name, "client", c.remote().String())
 		panic(p)
 	}
 	c.mu.Lock()

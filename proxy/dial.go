@@ -33,7 +33,9 @@ func (c *conn) dial() bool {
 		c.notePhase()
 		c.tell(&step)
 		c.deliver(&c.client.in, 0, &protocol.Step{ToClient: step.ToClient, Forward: true})
-		c.detail = err
+		if !c.over {
+			c.detail = err
+		}
 		c.mu.Unlock()
 		c.endGently("no-server")
 		return false

@@ -11,7 +11,7 @@ import (
 // silence within a message is bounded by timeouts.command, this bounds the
 // whole.
 type drip struct {
-	began   int64 // when it was first seen; 0: no message
+	began   int64 // when it was first seen
 	sent    int64 // what the client had sent by then, in bytes
 	seen    int64 // the last look
 	message int64 // c.progressed then: another message, another drip
@@ -23,12 +23,12 @@ type drip struct {
 func (c *conn) drips(now int64) bool {
 	rate := c.service.limits.MinDataRate
 	if rate == 0 || protocol.Phase(c.phase.Load()) != protocol.Data {
-		c.drip = drip{}
+		c.drip = nil
 		return false
 	}
-	d := &c.drip
-	if d.began == 0 || d.message != c.progressed.Load() {
-		*d = drip{began: now, sent: c.bytesIn.Load(), seen: now, message: c.progressed.Load()}
+	d := c.drip
+	if d == nil || d.message != c.progressed.Load() {
+		c.drip = &drip{began: now, sent: c.bytesIn.Load(), seen: now, message: c.progressed.Load()}
 		return false
 	}
 	if c.serverTakesNothing() {

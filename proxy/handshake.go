@@ -11,13 +11,11 @@ import (
 )
 
 // secure brings TLS up, under a deadline. What it costs us is bounded by the
-// places for handshakes, see shaker.
+// places for handshakes, see handshake.
 func (c *conn) secure() error {
 	s := c.service.server
-	h := &shaker{quickConn: c.client.tcp, c: c, left: maxHandshake,
-		until: time.Now().Add(time.Duration(c.service.timeouts.Handshake))}
+	h := &handshake{c: c, left: maxHandshake, until: time.Now().Add(time.Duration(c.service.timeouts.Handshake))}
 	err := c.client.shakeHands(c.service.tls, h)
-	h.done()
 	result := "failed"
 	if err == nil {
 		result = tls.VersionName(c.client.tls.ConnectionState().Version)
@@ -29,21 +27,38 @@ func (c *conn) secure() error {
 }
 
 // shakeHands runs the server's side of a TLS handshake. Close ends it as well.
-func (e *end) shakeHands(cfg *tls.Config, h *shaker) error {
+func (e *end) shakeHands(cfg *tls.Config, h *handshake) error {
 	_ = e.tcp.SetDeadline(h.until)
-	e.tls = tls.Server(h, cfg)
+	socket := &shaker{e.tcp, h}
+	e.tls = tls.Server(socket, cfg)
 	err := e.tls.Handshake()
 	_ = e.tcp.SetDeadline(time.Time{})
+	h.give()
+	socket.handshake = nil
 	return err
 }
 
-// A shaker is the socket of a handshake. It takes one of the places for
-// handshakes when the client has said something, and gives it up when the
-// client's next words are awaited: the places are for what we compute. Were one
-// kept over the wait, 64 clients that say nothing would keep everybody out.
+// A shaker is the socket below TLS, which it has as long as the connection
+// lives. While hands are shaken each read is the handshake's affair.
 type shaker struct {
 	*quickConn
-	c     *conn // nil once hands are shaken
+	handshake *handshake // nil once hands are shaken
+}
+
+// Read reads what the client says.
+func (s *shaker) Read(p []byte) (int, error) {
+	if s.handshake == nil {
+		return s.quickConn.Read(p)
+	}
+	return s.handshake.read(s.quickConn, p)
+}
+
+// A handshake takes one of the places for handshakes when the client has said
+// something, and gives it up when the client's next words are awaited: the places
+// are for what we compute. Were one kept over the wait, 64 clients that say
+// nothing would keep everybody out.
+type handshake struct {
+	c     *conn
 	until time.Time
 	left  int // bytes that the client may say yet
 	holds bool
@@ -53,13 +68,9 @@ type shaker struct {
 // say 2 to 4 KiB; crypto/tls would keep 64.
 const maxHandshake = 16 << 10
 
-// Read reads what the client says.
-func (h *shaker) Read(p []byte) (int, error) {
-	if h.c == nil {
-		return h.quickConn.Read(p)
-	}
+func (h *handshake) read(from *quickConn, p []byte) (int, error) {
 	h.give()
-	n, err := h.quickConn.Read(p[:min(len(p), h.left)])
+	n, err := from.Read(p[:min(len(p), h.left)])
 	if err != nil {
 		return n, err
 	}
@@ -73,17 +84,11 @@ func (h *shaker) Read(p []byte) (int, error) {
 	return n, nil
 }
 
-func (h *shaker) give() {
+func (h *handshake) give() {
 	if h.holds {
 		h.holds = false
 		h.c.service.handshakes.give()
 	}
-}
-
-// done makes it the plain socket that the rest of the connection needs.
-func (h *shaker) done() {
-	h.give()
-	h.c = nil
 }
 
 // awaitSlot waits until there is a place for a handshake.

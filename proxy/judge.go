@@ -118,7 +118,7 @@ func (c *conn) note(k protocol.Kind) {
 // remember keeps an event for the connection's log line.
 func (c *conn) remember(k protocol.Kind) {
 	if len(c.events) < maxEvents {
-		c.events = append(c.events, protocol.Event{Kind: k})
+		c.events = append(c.events, k)
 	}
 }
 

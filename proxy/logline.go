@@ -17,7 +17,7 @@ func (c *conn) attrs() []slog.Attr {
 	attrs := []slog.Attr{
 		slog.String("conn", c.name()),
 		slog.String("listener", c.service.Name),
-		slog.String("client", c.remote.String()),
+		slog.String("client", c.remote().String()),
 		slog.String("end", c.why),
 		slog.Float64("seconds", float64((moment()-c.began)/int64(time.Millisecond))/1000),
 		slog.Int64("in", c.bytesIn.Load()),
@@ -26,7 +26,7 @@ func (c *conn) attrs() []slog.Attr {
 	if c.remark != "" {
 		attrs = append(attrs, slog.String("remark", c.remark))
 	}
-	if c.peer != c.remote {
+	if c.peer != c.remote() {
 		attrs = append(attrs, slog.String("proxy", c.peer.Addr().String()))
 	}
 	if c.login != "" {
@@ -50,10 +50,10 @@ func (c *conn) attrs() []slog.Attr {
 }
 
 // eventCounts tells how often each kind was noticed.
-func eventCounts(events []protocol.Event) map[protocol.Kind]int {
+func eventCounts(events []protocol.Kind) map[protocol.Kind]int {
 	counts := map[protocol.Kind]int{}
-	for _, e := range events {
-		counts[e.Kind]++
+	for _, k := range events {
+		counts[k]++
 	}
 	return counts
 }

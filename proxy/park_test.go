@@ -5,6 +5,7 @@ import (
 	"strings"
 	"testing"
 	"time"
+	"unsafe"
 
 	"mailreeve/guard"
 	"mailreeve/protocol"
@@ -125,5 +126,23 @@ func TestNoPlaceWhereParkingFails(t *testing.T) {
 	l.epoll = epoll
 	if err == nil || c.place != 0 || len(l.cars) != 0 {
 		t.Errorf("%v; it has place %d, the lot %d cars", err, c.place, len(l.cars))
+	}
+}
+
+// What a connection holds all its life is as large as the sizes that Go hands
+// memory out in: one byte more costs 64 or 16, for each of thousands.
+func TestSizeOfConnection(t *testing.T) {
+	for _, of := range []struct {
+		what        string
+		size, class uintptr
+	}{
+		{"a connection", unsafe.Sizeof(conn{}), 576},
+		{"its end", unsafe.Sizeof(end{}), 80},
+		{"its socket", unsafe.Sizeof(quickConn{}), 32},
+		{"its socket below TLS", unsafe.Sizeof(shaker{}), 16},
+	} {
+		if of.size > of.class {
+			t.Errorf("%s has %d bytes, more than %d", of.what, of.size, of.class)
+		}
 	}
 }
