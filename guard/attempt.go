@@ -116,7 +116,7 @@ func (g *Guard) join(p *patience, set *settings, t *try) Decision {
 		if d := g.standing(set, t, now, false, false); d.Verdict == protocol.Banned {
 			return d
 		}
-		state, flight := g.guesses.begin(&t.guess, t.addr, now.UnixMilli(), set.cfg.RepeatAnswer.Std())
+		state, flight := g.guesses.begin(&t.guess, t.addr, t.net, now.UnixMilli(), set.cfg.RepeatAnswer.Std())
 		switch state {
 		case guessRepeated:
 			return Decision{Verdict: protocol.Repeated, Delay: set.cfg.Tarpit.Std()}

@@ -46,7 +46,7 @@ const (
 	// comes again from another address of its network.
 	guessMemory = time.Hour
 
-	// maxGuesses bounds the guesses remembered, about 150 bytes each.
+	// maxGuesses bounds the guesses remembered, about 200 bytes each.
 	maxGuesses = 50000
 
 	// maxPlaces is how many places of one login are familiar at most; a phone

@@ -12,8 +12,6 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
-	"sync"
-	"time"
 )
 
 // A guessHash is a keyed hash of a guess: identities, secret and network. It
@@ -26,7 +24,8 @@ type guess struct {
 	hash guessHash
 	// value tells guesses apart in a window: 16 bits of a keyed hash of the
 	// secret, which is all that is ever stored of it, and 16 of the
-	// identities. 0: the guess always counts.
+	// identities, which [guesses] changes for one that would be taken for
+	// another. 0: the guess always counts.
 	value uint32
 }
 
@@ -158,122 +157,4 @@ func newGuessKey() []byte {
 	k := make([]byte, 32)
 	rand.Read(k) // never fails, see crypto/rand
 	return k
-}
-
-// guesses remembers guesses: those in flight, those that failed of late, and
-// those that succeeded.
-type guesses struct {
-	mu   sync.Mutex
-	m    map[guessHash]*guessState
-	most int // see slim
-}
-
-type guessState struct {
-	seen int64
-	// failed is set after a failure, with the address that it was scored at.
-	failed bool
-	at     netip.Prefix
-	// sent is when it last went to the server.
-	sent int64
-	// flight is set while it is with the server; closed when it is settled.
-	flight chan struct{}
-	// good guesses need not wait for each other.
-	good bool
-}
-
-func newGuesses() *guesses { return &guesses{m: make(map[guessHash]*guessState)} }
-
-// guessStanding is what begin says about a guess.
-type guessStanding uint8
-
-const (
-	guessNew      guessStanding = iota // it is in flight now
-	guessInFlight                      // wait for the one that is
-	guessRepeated                      // it failed a moment ago
-	guessAgain                         // it failed before: it goes, and scores nothing more
-)
-
-// begin marks a guess as in flight, unless it need not go at all.
-func (gs *guesses) begin(g *guess, addr netip.Prefix, now int64, answer time.Duration) (guessStanding, <-chan struct{}) {
-	gs.mu.Lock()
-	defer gs.mu.Unlock()
-	s := gs.m[g.hash]
-	if s == nil {
-		if len(gs.m) >= maxGuesses {
-			gs.evictLocked(now)
-		}
-		s = &guessState{}
-		gs.m[g.hash] = s
-	}
-	s.seen = now
-	switch {
-	case s.failed && now-s.sent < answer.Milliseconds():
-		return guessRepeated, nil
-	case s.flight != nil && !s.good:
-		return guessInFlight, s.flight
-	case s.flight == nil:
-		s.flight = make(chan struct{})
-	}
-	if s.failed && s.at != addr && now-s.sent < guessMemory.Milliseconds() {
-		return guessAgain, nil
-	}
-	return guessNew, nil
-}
-
-// end says what came of a guess in flight: success, failure, or neither.
-func (gs *guesses) end(g *guess, addr netip.Prefix, now int64, good, failed bool) {
-	gs.mu.Lock()
-	defer gs.mu.Unlock()
-	s := gs.m[g.hash]
-	if s == nil {
-		return
-	}
-	if failed && !s.failed {
-		s.at = addr
-	}
-	if good || failed {
-		s.good, s.failed, s.sent = good, failed, now
-	}
-	if s.flight != nil {
-		close(s.flight)
-		s.flight = nil
-	}
-}
-
-// forget drops what is known of the guesses from within a network, or of all.
-func (gs *guesses) forget(p netip.Prefix, all bool) {
-	gs.mu.Lock()
-	defer gs.mu.Unlock()
-	for h, s := range gs.m {
-		if s.flight == nil && (all || p.Overlaps(s.at)) {
-			delete(gs.m, h)
-		}
-	}
-}
-
-// sweep forgets guesses that are too old to matter.
-func (gs *guesses) sweep(now int64) {
-	gs.mu.Lock()
-	defer gs.mu.Unlock()
-	for h, s := range gs.m {
-		if s.flight == nil && now-s.seen > guessMemory.Milliseconds() {
-			delete(gs.m, h)
-		}
-	}
-	gs.m = slim(gs.m, &gs.most)
-}
-
-// evictLocked forgets the longest unseen of a few.
-func (gs *guesses) evictLocked(now int64) {
-	var victim guessHash
-	oldest, n := now+1, 0
-	for h, s := range gs.m {
-		if s.flight == nil && s.seen < oldest {
-			victim, oldest = h, s.seen
-		}
-		if n++; n == evictSample {
-			break
-		}
-	}
-	delete(gs.m, victim)
 }

@@ -92,17 +92,17 @@ func TestTheNetworkIsCut(t *testing.T) {
 				two := startNode(t, one.opt.Store.GuessKey, t.TempDir(), far.over(1), nil, nil)
 				one.synced()
 				two.synced()
-				one.guesses("192.0.2.3", "carol", 10)
+				one.earnsABan("192.0.2.3", "carol")
 				two.comesTo("192.0.2.3", protocol.Banned)
 				one.guesses("192.0.2.1", "alice", 3)
-				two.guesses("192.0.2.4", "dave", 10)
+				two.earnsABan("192.0.2.4", "dave")
 				one.comesTo("192.0.2.4", protocol.Banned)
 
 				cut.begin(t, far)
 				one.guesses("192.0.2.1", "bob", 2)
-				one.guesses("192.0.2.5", "frank", 10) // bans alone
+				one.earnsABan("192.0.2.5", "frank") // bans alone
 				one.away()
-				two.guesses("192.0.2.6", "grace", 10)
+				two.earnsABan("192.0.2.6", "grace")
 				two.guesses("192.0.2.1", "heidi", 2)
 				if _, err := two.g.Unban(UnbanRequest{Target: "192.0.2.4"}); err != nil {
 					t.Fatal(err)

@@ -91,7 +91,7 @@ func TestTheStoreGoesAwayAndComesBack(t *testing.T) {
 			one, two := nodes[0], nodes[1]
 			one.logsIn("198.51.100.7", "owner")
 			one.g.flush()
-			one.guesses("192.0.2.3", "carol", 10) // a ban from before
+			one.earnsABan("192.0.2.3", "carol") // a ban from before
 			two.comesTo("192.0.2.3", protocol.Banned)
 			one.guesses("192.0.2.1", "alice", 3)
 			two.guesses("192.0.2.1", "bob", 2)
@@ -100,8 +100,8 @@ func TestTheStoreGoesAwayAndComesBack(t *testing.T) {
 			f.begin(t, srv)
 			one.guesses("192.0.2.1", "eve", 2)
 			one.g.Settle(flying, protocol.Failure, "535 5.7.8")
-			one.guesses("192.0.2.5", "frank", 10) // bans alone
-			two.guesses("192.0.2.6", "frank", 10)
+			one.earnsABan("192.0.2.5", "frank") // bans alone
+			two.earnsABan("192.0.2.6", "frank")
 			one.away()
 			two.away()
 			for _, n := range nodes {
@@ -156,7 +156,7 @@ func TestAFlushedStoreIsRefilled(t *testing.T) {
 	one, two := nodes[0], nodes[1]
 	one.logsIn("198.51.100.7", "owner")
 	one.g.flush()
-	one.guesses("192.0.2.3", "carol", 10)
+	one.earnsABan("192.0.2.3", "carol")
 	two.comesTo("192.0.2.3", protocol.Banned)
 	one.guesses("192.0.2.1", "alice", 3)
 	two.guesses("192.0.2.1", "bob", 4)
@@ -244,7 +244,7 @@ func TestHostileValuesAreIgnored(t *testing.T) {
 	c := srv.client(t)
 	good := startNode(t, "", t.TempDir(), srv.shared(), nil, nil)
 	good.synced()
-	good.guesses("192.0.2.3", "carol", 10)
+	good.earnsABan("192.0.2.3", "carol")
 	good.guesses("192.0.2.1", "alice", 3)
 	put := func(name, field, value string) {
 		redisCLI(t, c, "HSET", "mailreeve:"+name, field, value)

@@ -46,7 +46,7 @@ type node struct {
 func fleetOf(t *testing.T, n int, store SharedStoreConfig, edit func(*Config)) []*node {
 	t.Helper()
 	key := filepath.Join(t.TempDir(), "guess.key")
-	if err := os.WriteFile(key, newGuessKey(), 0o600); err != nil {
+	if err := os.WriteFile(key, []byte(storyKey), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	var out []*node
@@ -108,6 +108,19 @@ func (s *server) shared() SharedStoreConfig {
 	// tested here is not how fast the store is.
 	c.Timeout = Duration(time.Second)
 	return c
+}
+
+// earnsABan sends ten guesses, or fewer where many others came from the network,
+// and waits until the address is banned here.
+func (n *node) earnsABan(addr, login string) {
+	n.Helper()
+	reached := n.guesses(addr, login, 10)
+	if n.g.Admit(from(addr)) != protocol.Banned {
+		w, _ := n.g.Why(addr)
+		n.Logf("%s is not banned at once: %d guesses reached the server, scores %+v, store %+v",
+			addr, reached, w.Scores, n.g.Status().Store.Shared)
+	}
+	n.comesTo(addr, protocol.Banned)
 }
 
 // comesTo waits until an address is, or is no longer, kept out at a node.
@@ -264,7 +277,7 @@ func TestOtherNodesBansAreEvents(t *testing.T) {
 	srv := startServer(t)
 	one := startNode(t, "", t.TempDir(), srv.shared(), nil, nil)
 	one.synced()
-	one.guesses("192.0.2.1", "alice", 10)
+	one.earnsABan("192.0.2.1", "alice")
 	two := startNode(t, one.opt.Store.GuessKey, t.TempDir(), srv.shared(), nil, nil)
 	var mu sync.Mutex
 	var heard []string
@@ -276,7 +289,7 @@ func TestOtherNodesBansAreEvents(t *testing.T) {
 	defer stop()
 	two.synced()
 	two.comesTo("192.0.2.1", protocol.Banned)
-	one.guesses("192.0.2.2", "bob", 10)
+	one.earnsABan("192.0.2.2", "bob")
 	two.comesTo("192.0.2.2", protocol.Banned)
 	if _, err := one.g.Unban(UnbanRequest{Target: "192.0.2.2"}); err != nil {
 		t.Fatal(err)
@@ -295,7 +308,7 @@ func TestANewNodeExplainsBansFromBeforeItsStart(t *testing.T) {
 	srv := startServer(t)
 	one := startNode(t, "", t.TempDir(), srv.shared(), nil, nil)
 	one.synced()
-	one.guesses("192.0.2.1", "alice", 10)
+	one.earnsABan("192.0.2.1", "alice")
 	for i := range 20 {
 		one.guesses(fmt.Sprintf("192.0.%d.77", i+10), "owner@example.test", 1)
 	}
@@ -323,7 +336,7 @@ func TestANodeStartsWithWhatItReadOfTheStore(t *testing.T) {
 	srv := startServer(t)
 	one := startNode(t, "", t.TempDir(), srv.shared(), nil, nil)
 	one.synced()
-	one.guesses("192.0.2.1", "alice", 10)
+	one.earnsABan("192.0.2.1", "alice")
 	if _, err := one.g.AddBan(BanRequest{Target: "192.0.2.9", Reason: "by hand"}); err != nil {
 		t.Fatal(err)
 	}

@@ -97,7 +97,7 @@ func TestACluster(t *testing.T) {
 	// One master stops: everybody goes on alone, and nothing is lost.
 	servers[1].signal(syscall.SIGSTOP)
 	one.away()
-	one.guesses("192.0.2.5", "frank", 10)
+	one.earnsABan("192.0.2.5", "frank")
 	one.admits(from("192.0.2.5"), protocol.Banned)
 	servers[1].signal(syscall.SIGCONT)
 	one.back()
@@ -122,13 +122,13 @@ func TestASentinelFailover(t *testing.T) {
 	store.SentinelMaster = "mail"
 	nodes := fleetOf(t, 2, store, nil)
 	one, two := nodes[0], nodes[1]
-	one.guesses("192.0.2.3", "carol", 10)
+	one.earnsABan("192.0.2.3", "carol")
 	two.comesTo("192.0.2.3", protocol.Banned)
 	one.guesses("192.0.2.1", "alice", 4)
 
 	master.kill()
 	one.guesses("192.0.2.1", "dave", 3)
-	one.guesses("192.0.2.5", "frank", 10)
+	one.earnsABan("192.0.2.5", "frank")
 	one.away()
 	one.back() // with the replica, now a master
 	two.back()
