@@ -7,7 +7,6 @@ import (
 	"io/fs"
 	"log/slog"
 	"net"
-	"net/http"
 	"sync"
 	"time"
 
@@ -80,13 +79,13 @@ func (d *daemon) open(ctx, beside context.Context) (err error) {
 	}
 	d.proxy.KeepSockets(d.sockets)
 	d.metrics = newMetrics(d.guard, d.proxy, &d.events)
-	d.serveHTTP(beside, admin, d.api())
+	d.serveHTTP(beside, admin, d.api(), adminBounds())
 	if d.config.Admin.Metrics != "" {
 		l, err := net.Listen("tcp", d.config.Admin.Metrics)
 		if err != nil {
 			return faultAt("admin", "metrics", "%v; name another address, or \"\" for none", err)
 		}
-		d.serveHTTP(beside, l, d.metrics.handler(d))
+		d.serveHTTP(beside, l, d.metrics.handler(d), metricsBounds())
 	}
 	return d.proxy.Listen()
 }
@@ -120,27 +119,6 @@ func withOwnerHint(err error) error {
 		return fmt.Errorf("%w; the store's directory and its files must belong to the user that mailreeve runs as (chown -R mailreeve: /var/lib/mailreeve)", err)
 	}
 	return err
-}
-
-// serveHTTP serves until ctx ends; open requests are cut then.
-func (d *daemon) serveHTTP(ctx context.Context, l net.Listener, h http.Handler) {
-	server := &http.Server{
-		Handler:           h,
-		ReadHeaderTimeout: 5 * time.Second,
-		IdleTimeout:       time.Minute,
-		ErrorLog:          slog.NewLogLogger(d.log.Handler(), slog.LevelDebug),
-		BaseContext:       func(net.Listener) context.Context { return ctx },
-	}
-	d.running.Go(func() {
-		<-ctx.Done()
-		server.Close()
-	})
-	d.running.Go(func() {
-		// A listener is closed only by us, where the start has failed.
-		if err := server.Serve(l); !errors.Is(err, http.ErrServerClosed) && !errors.Is(err, net.ErrClosed) {
-			d.log.Error("admin: stopped serving", "address", l.Addr().String(), "error", err)
-		}
-	})
 }
 
 // stop drains the proxy for at most the configured time, then closes
