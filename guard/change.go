@@ -39,16 +39,11 @@ func (c Change) Covers(o *Origin) bool {
 
 // Subscribe has f called with every change, before the call that made the
 // change returns. f must not call the guard and must not wait for a
-// connection. A simulated ban is no change. What is in force already is told
-// at once, before Subscribe returns.
+// connection. A simulated ban is no change. What is in force already is no
+// change either; InForce tells of it.
 func (g *Guard) Subscribe(f func(Change)) {
 	g.changes.Lock()
 	defer g.changes.Unlock()
-	var changes []Change
-	g.InForce(func(c Change) { changes = append(changes, c) })
-	for _, c := range changes {
-		f(c)
-	}
 	g.subscribers = append(g.subscribers, f)
 }
 

@@ -111,7 +111,6 @@ func TestABanByHandLeavesNoGap(t *testing.T) {
 		changes = append(changes, c)
 		s.admits(from("192.0.2.1"), protocol.Banned)
 	})
-	changes = nil
 	var over atomic.Bool
 	looked := make(chan int)
 	go func() {
