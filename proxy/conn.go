@@ -40,7 +40,7 @@ type conn struct {
 	serverPen sync.Mutex
 
 	mu      sync.Mutex
-	turn    sync.Cond // the server has said something, or the end has come
+	turn    sync.Cond // the server has said something, all of it has been shown, or the end has come
 	conv    protocol.Conversation
 	server  *end           // nil before the dial
 	attempt *guard.Attempt // a credential that is with the server
@@ -61,6 +61,7 @@ type conn struct {
 	present bool // see notePresence
 	deaf    bool // a write to the client has failed
 	early   bool // the client talked before our greeting, and this has not been told
+	behind  bool // not all that was read from the server has been shown
 
 	unscored bool // a trusted peer's own connection: its conduct is no offence
 

@@ -89,6 +89,10 @@ func (c *conn) showClient() bool {
 			c.mu.Unlock()
 			return c.copyBlind(c.client, c.server)
 		}
+		if c.behind {
+			c.turn.Wait()
+			continue
+		}
 		step := c.conv.Client(in.bytes()[pass:])
 		c.notePhase()
 		if step.Take > 0 {
@@ -174,6 +178,9 @@ func (c *conn) showServer(server *end) bool {
 			return c.copyBlind(server, c.client)
 		}
 		step := c.conv.Server(in.bytes()[pass:])
+		// What is left of what was read answers nothing that goes to the server
+		// from now on, and must not be taken for it.
+		c.behind = step.Do != protocol.More && len(in.bytes()) > pass+step.Take
 		c.notePhase()
 		if c.tell(&step) {
 			c.mu.Unlock()
@@ -209,6 +216,7 @@ func (c *conn) showServer(server *end) bool {
 		switch step.Do {
 		case protocol.More:
 			stuck := in.full()
+			c.caughtUp()
 			c.mu.Unlock()
 			if stuck {
 				c.stop("stuck", errors.New("the conversation asks for more than it may be shown"))
@@ -220,6 +228,15 @@ func (c *conn) showServer(server *end) bool {
 			c.endGently("dialogue")
 			return false
 		}
+	}
+}
+
+// caughtUp lets the client's pump go on once all that the server has said so
+// far has been shown. It is called with mu held.
+func (c *conn) caughtUp() {
+	if c.behind {
+		c.behind = false
+		c.turn.Broadcast()
 	}
 }
 

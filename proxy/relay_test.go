@@ -84,6 +84,66 @@ func TestHangUpAfterCredentialIsCounted(t *testing.T) {
 	b.waitFor("the ban", func() bool { return len(b.guard.Bans(guard.BanFilter{})) == 1 })
 }
 
+// What a server said before a credential was sent is no answer to it, not even
+// if it has not been looked at when the credential comes.
+func TestAnAnswerAheadOfItsCredentialSettlesNothing(t *testing.T) {
+	say := make(chan bool, 1)
+	b := newBed(t, imapPlain, func(s *session) {
+		fmt.Fprint(s, "* OK Dovecot ready.\r\n")
+		s.expect("a CAPABILITY")
+		<-say
+		// The first line is edited, so it is written before the next is looked at.
+		fmt.Fprint(s, "a OK [CAPABILITY IMAP4rev1 STARTTLS] done\r\nb OK come in\r\n")
+		s.expect("b LOGIN")
+		fmt.Fprint(s, "b NO [AUTHENTICATIONFAILED] no\r\n")
+		s.rest()
+	}, nil)
+	client := b.dial("127.0.0.40")
+	client.expect("* OK")
+	client.send("a CAPABILITY")
+	c := b.only()
+	letGo := c.client.hold()
+	say <- true
+	b.waitFor("the write", func() bool { return c.client.writing.Load() != 0 })
+	read := c.bytesIn.Load()
+	client.send("b LOGIN alice wrong")
+	b.waitFor("the credential", func() bool { return c.bytesIn.Load() > read })
+	letGo()
+	client.expect("a OK")
+	client.expect("b OK")
+	client.expect("b NO")
+	if n := b.points("127.0.0.40"); n != 1 {
+		t.Errorf("%v points, want 1", n)
+	}
+}
+
+// hold has writes wait until they are let go.
+func (e *end) hold() (letGo func()) {
+	held, done := make(chan bool), make(chan bool)
+	go func() {
+		_ = e.tcp.raw.Write(func(uintptr) bool { // which are one at a time
+			close(held)
+			<-done
+			return true
+		})
+	}()
+	<-held
+	return func() { close(done) }
+}
+
+// points is what an address has in its strongest score.
+func (b *bed) points(addr string) float64 {
+	w, err := b.guard.Why(addr)
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	most := 0.0
+	for _, s := range w.Scores {
+		most = max(most, s.Points)
+	}
+	return most
+}
+
 // The deciding reply is not released before the other connections of the
 // address have been cut; an authenticated one stays.
 func TestBanCutsTheUnauthenticated(t *testing.T) {
