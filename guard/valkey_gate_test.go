@@ -3,6 +3,8 @@ package guard
 import (
 	"testing"
 	"time"
+
+	"github.com/valkey-io/valkey-go"
 )
 
 // Whoever finds this node's other calls in the way waits no longer than the
@@ -37,6 +39,51 @@ func TestABurstDoesNotMakeANodeCountAlone(t *testing.T) {
 	l.link.timeout = 5 * time.Second // of a busy machine
 	if g, _ := l.reserve(time.Now(), claims); g != granted || !l.link.answers() {
 		t.Errorf("with nobody in the way: grant %v, want it granted by the store", g)
+	}
+}
+
+// Whoever had to wait for a turn there does not ask for longer: what comes to the
+// store after it has been given up changes nothing.
+func TestATurnDoesNotProlongTheQuestion(t *testing.T) {
+	srv := startServer(t)
+	way := startHeldWay(t, srv.addr)
+	far := srv.client(t)
+	shared := srv.shared()
+	shared.Addresses = []string{way.addr}
+	options, err := shared.options()
+	if err != nil {
+		t.Fatal(err)
+	}
+	near, err := valkey.NewClient(options)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer near.Close()
+	l := newTestLedger(near, false)
+	claims := realClaims(1)
+	look := func(c valkey.Client) []storedView {
+		t.Helper()
+		views, err := l.store.read(t.Context(), c, claims[0].key, l.link.now())
+		if err != nil {
+			t.Fatal(err)
+		}
+		return views
+	}
+	look(far) // the server knows the script from now on
+	l.link.timeout = 500 * time.Millisecond
+	for range maxCalls {
+		l.gate <- struct{}{}
+	}
+	time.AfterFunc(l.link.timeout*4/5, func() { <-l.gate })
+	way.questions.Lock()
+	if g, _ := l.reserve(time.Now(), claims); g != granted || l.buffered() != 1 {
+		t.Errorf("without an answer in time: grant %v, %d steps wait, want it granted here and one step", g, l.buffered())
+	}
+	way.questions.Unlock()
+	// What is asked next is answered next.
+	look(near)
+	if views := look(far); len(views) != 0 {
+		t.Errorf("the store has %+v, want nothing reserved", views)
 	}
 }
 

@@ -138,9 +138,10 @@ func (l *fleetLedger) reserve(now time.Time, claims []claim) (grant, int) {
 	var g grant
 	var at int
 	sent := false
+	// Until then it waits for an answer, with its time at the gate.
+	deadline := l.link.now() + l.link.timeout.Milliseconds()
 	err := l.do(func(ctx context.Context, c valkey.Client) (err error) {
 		sent = true
-		deadline := l.link.now() + l.link.timeout.Milliseconds()
 		g, at, err = l.store.reserve(ctx, c, l.fleet(now), deadline, claims)
 		return err
 	})
