@@ -89,6 +89,7 @@ func (c *SharedStoreConfig) options() (valkey.ClientOption, error) {
 		ClientSetInfo: valkey.DisableClientSetInfo, DisableCache: true, DisableRetry: true,
 		ForceSingleClient: !c.Cluster && c.SentinelMaster == "",
 		Dialer:            net.Dialer{Timeout: 2 * time.Second, KeepAlive: time.Second},
+		DialCtxFn:         dialStore(c.SentinelMaster != ""),
 		// A server that answers nothing for so long is given up, with its
 		// connections: it may have been replaced.
 		ConnWriteTimeout: 3 * time.Second,
