@@ -195,16 +195,25 @@ func (d *decoder) ending(from int64) int64 {
 	if n == 0 || from == forever {
 		return forever
 	}
-	return from + int64(n) - 1
+	end := from + int64(n) - 1
+	d.bad = d.bad || !saneMoment(end)
+	return end
 }
 
-// maxMoment bounds times: some 140,000 years.
-const maxMoment = 1 << 52
+// minMoment and maxMoment bound times, to the years 101 to 8941: JSON has none
+// before 0 and behind 9999, and what cannot be written there could not be listed,
+// nor told to the shared store. Its clock may be as far ahead as maxAhead.
+const (
+	minMoment = -59_000_000_000_000
+	maxMoment = 220_000_000_000_000
+)
+
+func saneMoment(t int64) bool { return minMoment <= t && t <= maxMoment }
 
 // moment reads a time.
 func (d *decoder) moment() int64 {
 	t := d.varint()
-	if t < -maxMoment || t > maxMoment {
+	if !saneMoment(t) {
 		d.bad = true
 		return 0
 	}

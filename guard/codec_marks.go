@@ -178,7 +178,7 @@ func (d *decoder) marks(of []*common) (marks []mark, folded []int) {
 		} else if flags&^(markHard|markValue|markFolded) != 0 {
 			d.bad = true
 		}
-		if d.bad || at < -maxMoment || at > maxMoment {
+		if d.bad || !saneMoment(at) {
 			d.bad = true
 			return nil, nil
 		}

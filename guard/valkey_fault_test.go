@@ -273,10 +273,14 @@ func TestHostileValuesAreIgnored(t *testing.T) {
 	history("blocked-ip.192.0.2.79", "all", "9007199254740993 1 "+ban("192.0.2.79/32", asItIs))
 	history("blocked-ip.192.0.2.80", "all", "7 "+ban("192.0.2.80/32", asItIs))
 	history("blocked-ip.192.0.2.81", "all", "7 4294967296 "+ban("192.0.2.81/32", asItIs))
+	const year50000 = 1_515_000_000_000_000 // which JSON does not have
+	history("blocked-ip.192.0.2.82", "all", "7 1 "+ban("192.0.2.82/32", func(s *sentence) { s.until = year50000 }))
+	history("blocked-ip.192.0.2.83", "all", "7 1 "+ban("192.0.2.83/32", func(s *sentence) { s.since = -year50000 }))
 	history("blocked-ip.nonsense", "all", "\x00\xff{")
 	put("places.%zz", "192.0.2.0/24", "1")
 	put("places.owner", "everywhere", "soon")
 	history("allowed-ip.0.0.0.0", "command", `7 1 {"prefix":"0.0.0.0/0"}`)
+	history("allowed-ip.192.0.2.10", "command", `7 1 {"prefix":"192.0.2.10/32","until":"9999-12-31T00:00:00Z"}`)
 	history("allowed-ip.192.0.2.9", "command", `-7 1 {"prefix":"192.0.2.9/32"}`)
 	put("what.ever", "x", "y")
 	redisCLI(t, c, "SET", names{"mailreeve:"}.history("blocked-ip.192.0.2.88"), "a string")
@@ -292,7 +296,7 @@ func TestHostileValuesAreIgnored(t *testing.T) {
 	fresh.comesTo("192.0.2.3", protocol.Banned)
 	for _, n := range []*node{good, fresh} {
 		for _, addr := range []string{"203.0.113.5", "198.51.100.5", "192.0.2.73", "192.0.2.74",
-			"192.0.2.75", "192.0.2.76", "192.0.2.77", "192.0.2.78", "192.0.2.79", "192.0.2.80", "192.0.2.81", "192.0.2.88", "8.8.8.8", "2001:db8::1"} {
+			"192.0.2.75", "192.0.2.76", "192.0.2.77", "192.0.2.78", "192.0.2.79", "192.0.2.80", "192.0.2.81", "192.0.2.82", "192.0.2.83", "192.0.2.88", "8.8.8.8", "2001:db8::1"} {
 			n.admits(from(addr), protocol.Pass)
 		}
 		if len(n.g.Allowed()) != 0 {

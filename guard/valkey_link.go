@@ -3,6 +3,7 @@ package guard
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"sync"
 	"sync/atomic"
@@ -156,7 +157,10 @@ func (k *link) badValues(n int64) {
 // setAhead takes note of what an answer tells of the fleet's clock: it is ahead
 // of ours by something between least and most. What agrees with that stays as it
 // is, so that an answer that took long does not spoil what a quick one told.
-func (k *link) setAhead(least, most int64) {
+func (k *link) setAhead(least, most int64) error {
+	if least < -maxAhead || most > maxAhead {
+		return fmt.Errorf("the store's clock is %d days ahead of ours; set the one that is wrong", least/(24*time.Hour).Milliseconds())
+	}
 	agrees := func(ahead, slack int64) bool { return least-slack <= ahead && ahead <= most+slack }
 	middle := least + (most-least)/2
 	if !agrees(k.ahead.Load(), clockNoise) {
@@ -166,6 +170,7 @@ func (k *link) setAhead(least, most int64) {
 		k.steady.Store(middle)
 	}
 	k.timed.Store(true)
+	return nil
 }
 
 // fleetClock gives by how much the fleet's clock is ahead of ours, for versions;
@@ -183,4 +188,7 @@ const (
 	// many before versions take notice.
 	clockNoise   = 2
 	steadyWithin = 1000
+	// maxAhead is by how many the clocks may differ at all, a hundred years: a
+	// machine that has lost its own begins with 1970.
+	maxAhead = 100 * 365 * 24 * 3600 * 1000
 )

@@ -118,7 +118,9 @@ func (f *fleet) beat(ctx context.Context, c valkey.Client, counts *uint64) (lost
 			return false, errReply
 		}
 		lost = lost || last < int64(*counts)-1
-		f.link.setAhead(at-after, at-before)
+		if err := f.link.setAhead(at-after, at-before); err != nil {
+			return false, err
+		}
 	}
 	return lost, nil
 }

@@ -163,7 +163,7 @@ func readStamp(b []byte) (s stamp, value []byte, ok bool) {
 	}
 	s.at, s.node = int64(binary.BigEndian.Uint64(b)), binary.BigEndian.Uint32(b[8:])
 	s.own = b[stampSize-1] == 1
-	return s, b[stampSize:], s.at >= -maxMoment && s.at <= maxMoment
+	return s, b[stampSize:], saneMoment(s.at)
 }
 
 // news gives the places of a login that the fleet does not know, one a record,

@@ -2,6 +2,7 @@ package guard
 
 import (
 	"fmt"
+	"math"
 	"strings"
 	"testing"
 	"time"
@@ -202,10 +203,25 @@ func TestTheFleetsClock(t *testing.T) {
 		{6500, 6502, 6501, 6501}, // somebody has set a clock
 		{-9000, -8000, -8500, -8500},
 	} {
-		k.setAhead(step.least, step.most)
+		if err := k.setAhead(step.least, step.most); err != nil {
+			t.Error(err)
+		}
 		steady, known := k.fleetClock()
 		if ahead := k.ahead.Load(); ahead != step.ahead || steady != step.steady || !known {
 			t.Errorf("after an answer of %d to %d: %d ahead, for versions %d (%v), want %d and %d", step.least, step.most, ahead, steady, known, step.ahead, step.steady)
 		}
+	}
+}
+
+// A clock that cannot be is no clock: what is told by it could not be written.
+func TestAnImpossibleClockIsRefused(t *testing.T) {
+	k := &link{}
+	for _, ahead := range []int64{maxAhead + 1, -maxAhead - 1, math.MaxInt64, math.MinInt64} {
+		if err := k.setAhead(ahead, ahead); err == nil || k.ahead.Load() != 0 {
+			t.Errorf("%d ms ahead: error %v, and %d is taken over", ahead, err, k.ahead.Load())
+		}
+	}
+	if err := k.setAhead(maxAhead, maxAhead); err != nil || k.ahead.Load() != maxAhead {
+		t.Errorf("%d ms ahead: error %v, and %d is taken over", int64(maxAhead), err, k.ahead.Load())
 	}
 }

@@ -66,6 +66,10 @@ func (s *counters) view(m *valkey.ValkeyMessage, events map[string]string, known
 		value, _ := marks[2].AsInt64()
 		hard, _ := marks[3].AsInt64()
 		id, _ := marks[4].ToString()
+		if !saneMoment(at) {
+			s.bad(1)
+			continue
+		}
 		v.marks = append(v.marks, mark{at: at, points: milli(points), value: uint32(value), hard: hard == 1, trace: commons(nil).trace(s.event(id, events, known))})
 	}
 	pending, _ := f[4].ToArray()

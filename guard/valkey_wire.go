@@ -110,6 +110,9 @@ func readAllow(name string, text []byte, ahead int64) (a Allowed, err error) {
 		return a, errors.New("not what its key says")
 	}
 	if !a.Until.IsZero() {
+		if !saneMoment(a.Until.UnixMilli()) {
+			return a, errors.New("a time out of range")
+		}
 		a.Until = a.Until.Add(-time.Duration(ahead) * time.Millisecond)
 	}
 	return a, nil
