@@ -330,6 +330,23 @@ func TestTextIsQuoted(t *testing.T) {
 	var out bytes.Buffer
 	in := &invocation{stdout: &out, stderr: io.Discard}
 	in.showBans([]guard.Ban{{Target: "\x1b[2Jalice\u202e", Kind: "guard", Reason: "a\nb"}})
+	evil := "\x1b[2Jalice\u202e" // as another node of a fleet may say
+	ban := guard.Ban{Target: evil, Scope: evil, Rule: evil, Limit: evil, Reason: evil, Score: 1}
+	ban.Events = []guard.Scored{{Event: guard.Event{Login: evil, Listener: evil, Kind: protocol.Kind(evil), Code: evil,
+		Addr: netip.MustParseAddr("fe80::1").WithZone(evil)}}}
+	in.showBans([]guard.Ban{ban})
+	in.showNewBan(guard.Ordered{Ban: guard.Ban{Reason: evil}, Before: &ban})
+	in.showRemoved(evil, guard.Removed{Bans: []guard.Ban{ban}, Remaining: []guard.Ban{ban}})
+	in.showWhy(guard.Why{Target: evil, Bans: []guard.Ban{ban}, Past: []guard.Ban{ban},
+		Scores: []guard.Score{{Key: evil, Rule: evil, Limit: evil, Events: ban.Events}}})
+	in.showTop(guard.Top{Logins: []guard.Score{{Key: evil, Rule: evil, Limit: evil}}})
+	news, err := json.Marshal(guard.News{Event: ban.Events[0].Event, Ban: &ban})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := in.copyEvents(bytes.NewReader(news)); err != nil {
+		t.Fatal(err)
+	}
 	if s := out.String(); strings.ContainsAny(s, "\x1b\u202e") || !strings.Contains(s, `"a\nb"`) {
 		t.Errorf("an attacker's text reaches the terminal: %q", s)
 	}

@@ -13,7 +13,8 @@ import (
 )
 
 // How answers of the API are shown to people. Logins and reasons are others'
-// text: they are printed quoted where they hold anything but plain characters.
+// text, and so is what other nodes of a fleet say: they are printed quoted where
+// they hold anything but plain characters.
 
 // timeLayout is how times are shown, in the operator's own time zone.
 const timeLayout = "2006-01-02 15:04:05"
@@ -42,6 +43,9 @@ func plain(s string) string {
 	}
 	return s
 }
+
+// unzoned gives an address without its zone, which may be any text.
+func unzoned(a netip.Addr) string { return a.WithZone("").String() }
 
 // until tells how much is left of something that ends at t.
 func until(t time.Time) string {
@@ -98,14 +102,14 @@ func (in *invocation) showMore(t *banTable, bans []guard.Ban) {
 	}
 	for _, b := range bans {
 		rows = append(rows, []string{
-			plain(b.Target), b.Scope, b.Rule, when(b.Since), until(b.Until), strconv.Itoa(b.Count), remark(b),
+			plain(b.Target), plain(b.Scope), plain(b.Rule), when(b.Since), until(b.Until), strconv.Itoa(b.Count), remark(b),
 		})
 	}
 	t.rows += len(bans)
 	in.table(rows)
 	for _, b := range bans {
 		if len(b.Events) > 0 {
-			in.printf("\n%s: %s points, limit %s\n", plain(b.Target), points(b.Score), b.Limit)
+			in.printf("\n%s: %s points, limit %s\n", plain(b.Target), points(b.Score), plain(b.Limit))
 			in.showScored(b.Events)
 		}
 	}
@@ -147,7 +151,7 @@ func (in *invocation) showNewBan(b guard.Ordered) {
 		change = "before " + forHowLong(b.Before.Until)
 	}
 	in.printf("%s: banned in scope %s already, by rule %s; now by hand, %s, %s\n",
-		b.Target, b.Scope, b.Before.Rule, forHowLong(b.Until), change)
+		b.Target, b.Scope, plain(b.Before.Rule), forHowLong(b.Until), change)
 	if b.Reason != "" {
 		in.printf("  reason: %s\n", plain(b.Reason))
 	}
@@ -168,10 +172,10 @@ func (in *invocation) showRemoved(target string, r guard.Removed) {
 			points(r.Points), count(r.Counters, "counter", "counters"), count(r.History, "ended ban", "ended bans"))
 	}
 	for _, b := range r.Bans {
-		in.printf("  %s in scope %s by rule %s, %s left\n", plain(b.Target), b.Scope, b.Rule, until(b.Until))
+		in.printf("  %s in scope %s by rule %s, %s left\n", plain(b.Target), plain(b.Scope), plain(b.Rule), until(b.Until))
 	}
 	for _, b := range r.Remaining {
-		in.printf("  still banned by %s in scope %s (rule %s); unban that to let it in\n", plain(b.Target), b.Scope, b.Rule)
+		in.printf("  still banned by %s in scope %s (rule %s); unban that to let it in\n", plain(b.Target), plain(b.Scope), plain(b.Rule))
 	}
 }
 
@@ -251,7 +255,7 @@ func (in *invocation) showTop(t guard.Top) {
 	}{{"ADDRESS", t.Addresses}, {"NETWORK", t.Networks}, {"LOGIN", t.Logins}} {
 		rows := [][]string{{part.name, "POINTS", "LIMIT", "RULE"}}
 		for _, s := range part.scores {
-			rows = append(rows, []string{plain(s.Key), points(s.Points), s.Limit, s.Rule})
+			rows = append(rows, []string{plain(s.Key), points(s.Points), plain(s.Limit), plain(s.Rule)})
 		}
 		if len(part.scores) > 0 {
 			in.table(rows)

@@ -34,9 +34,9 @@ func (in *invocation) copyEvents(stream io.Reader) error {
 			if e.Elsewhere {
 				about += " at another node"
 			}
-			in.printf("%s  %-16s %-12s %s\n", when(e.Time), e.Kind, e.Ban.Scope, about)
+			in.printf("%s  %-16s %-12s %s\n", when(e.Time), plain(string(e.Kind)), plain(e.Ban.Scope), about)
 		default:
-			in.printf("%s  %-16s %-12s %-18s %s\n", when(e.Time), e.Kind, e.Listener, e.Addr, about(e.Event))
+			in.printf("%s  %-16s %-12s %-18s %s\n", when(e.Time), plain(string(e.Kind)), plain(e.Listener), unzoned(e.Addr), about(e.Event))
 		}
 	}
 	return lines.Err()
@@ -44,9 +44,9 @@ func (in *invocation) copyEvents(stream io.Reader) error {
 
 // aboutBan gives what a ban is about, in a line.
 func aboutBan(b *guard.Ban) string {
-	s := []string{plain(b.Target), "rule=" + b.Rule}
+	s := []string{plain(b.Target), "rule=" + plain(b.Rule)}
 	if b.Limit != "" {
-		s = append(s, "points="+points(b.Score), "limit="+b.Limit)
+		s = append(s, "points="+points(b.Score), "limit="+plain(b.Limit))
 	}
 	s = append(s, forHowLong(b.Until))
 	if r := remark(*b); r != "" {

@@ -10,7 +10,7 @@ import (
 
 // showScore tells of a counter, which has column n in the table of events.
 func (in *invocation) showScore(n int, target string, s *guard.Score) {
-	in.printf("  [%d] %s of %s now, rule %s", n, points(s.Points), s.Limit, s.Rule)
+	in.printf("  [%d] %s of %s now, rule %s", n, points(s.Points), plain(s.Limit), plain(s.Rule))
 	if s.Key != target {
 		in.printf(" for %s", plain(s.Key))
 	}
@@ -63,7 +63,7 @@ func scoreTable(scores []guard.Score) [][]string {
 	}
 	rows := [][]string{append(head, "ABOUT")}
 	for _, l := range order {
-		row := []string{"     " + when(l.Time), string(l.Kind), l.Listener, l.Addr.String()}
+		row := []string{"     " + when(l.Time), plain(string(l.Kind)), plain(l.Listener), unzoned(l.Addr)}
 		for _, p := range l.points {
 			if p == "" {
 				p = "-"

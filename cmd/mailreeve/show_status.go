@@ -89,7 +89,7 @@ func byRule(rules map[string]int) string {
 	}
 	var s []string
 	for _, name := range slices.Sorted(maps.Keys(rules)) {
-		s = append(s, name+" "+strconv.Itoa(rules[name]))
+		s = append(s, plain(name)+" "+strconv.Itoa(rules[name]))
 	}
 	return " (" + strings.Join(s, ", ") + ")"
 }

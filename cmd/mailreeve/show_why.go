@@ -19,18 +19,18 @@ func (in *invocation) showWhy(w guard.Why) {
 	var sums []guard.Score // each with events that add up to it
 	for _, b := range w.Bans {
 		in.printf("  banned as %s in scope %s by rule %s since %s, %s left (no. %d)\n",
-			plain(b.Target), b.Scope, b.Rule, when(b.Since), until(b.Until), b.Count)
+			plain(b.Target), plain(b.Scope), plain(b.Rule), when(b.Since), until(b.Until), b.Count)
 		if r := remark(b); r != "" {
 			in.printf("    %s\n", r)
 		}
 		if len(b.Events) > 0 {
 			sums = append(sums, guard.Score{Points: b.Score, Events: b.Events})
-			in.printf("    [%d] %s points reached the limit %s\n", len(sums), points(b.Score), b.Limit)
+			in.printf("    [%d] %s points reached the limit %s\n", len(sums), points(b.Score), plain(b.Limit))
 		}
 	}
 	for _, b := range w.Past {
 		in.printf("  was banned as %s by rule %s until %s; it counts for how long the next one is\n",
-			plain(b.Target), b.Rule, when(b.Until))
+			plain(b.Target), plain(b.Rule), when(b.Until))
 	}
 	for _, s := range w.Scores {
 		sums = append(sums, s)
@@ -48,7 +48,7 @@ func (in *invocation) showWhy(w guard.Why) {
 func (in *invocation) showScored(events []guard.Scored) {
 	var rows [][]string
 	for _, e := range events {
-		row := []string{"     +" + points(e.Points), when(e.Time), string(e.Kind), e.Listener, e.Addr.String(), about(e.Event)}
+		row := []string{"     +" + points(e.Points), when(e.Time), plain(string(e.Kind)), plain(e.Listener), unzoned(e.Addr), about(e.Event)}
 		if e.Folded > 0 {
 			row[5] += fmt.Sprintf(" and %d more", e.Folded)
 		}
