@@ -55,6 +55,8 @@ func TestGuessesAreForgotten(t *testing.T) {
 		gs := s.g.guesses
 		empty := func(after string) {
 			t.Helper()
+			gs.mu.Lock()
+			defer gs.mu.Unlock()
 			if len(gs.m) != 0 || len(gs.byValue) != 0 {
 				t.Errorf("after %s %d guesses and %d values are remembered", after, len(gs.m), len(gs.byValue))
 			}
@@ -76,6 +78,8 @@ func TestGuessesAreForgotten(t *testing.T) {
 			gs.begin(&g, addr, net, now, 0)
 			gs.end(&g, addr, now, false, true)
 		}
+		gs.mu.Lock()
+		defer gs.mu.Unlock()
 		if len(gs.m) != maxGuesses || len(gs.byValue) > len(gs.m) {
 			t.Errorf("%d guesses and %d values are remembered, want at most %d", len(gs.m), len(gs.byValue), maxGuesses)
 		}
