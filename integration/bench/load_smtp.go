@@ -4,27 +4,45 @@ import (
 	"bytes"
 	"context"
 	"crypto/tls"
+	"encoding/base64"
 	"fmt"
+	"math/rand/v2"
 )
 
-// mailLine is what messages are made of.
-var mailLine = []byte("The quick brown fox jumps over the lazy dog while the postman is on his way.\r\n")
+// textLine is what people write: a dot at the end of each sentence.
+var textLine = []byte("The quick brown fox jumps over the lazy dog while the postman is on his way.\r\n")
 
-// message is a message of about size bytes, with the end of data.
-func message(size int) []byte {
-	head := []byte("From: <a@example.test>\r\nTo: <b@example.test>\r\nSubject: bench\r\n\r\n")
-	body := bytes.Repeat(mailLine, max(1, (size-len(head))/len(mailLine)))
-	return append(append(head, body...), ".\r\n"...)
+const mailHead = "From: <a@example.test>\r\nTo: <b@example.test>\r\nSubject: bench\r\n"
+
+// text is a message of about size bytes, with the end of data, that somebody
+// has typed.
+func text(size int) []byte {
+	m := []byte(mailHead + "\r\n")
+	m = append(m, bytes.Repeat(textLine, max(1, (size-len(m))/len(textLine)))...)
+	return append(m, ".\r\n"...)
 }
 
-// sendMail returns a worker that sends messages of that size; with one it
+// attachment is a message as long messages are: some lines of text, and a file
+// in base64 lines of 76 characters (RFC 2045 section 6.8), which hold no dot.
+func attachment(size int) []byte {
+	m := []byte(mailHead + "MIME-Version: 1.0\r\nContent-Type: multipart/mixed; boundary=b\r\n\r\n--b\r\n\r\n")
+	m = append(m, bytes.Repeat(textLine, 20)...)
+	m = append(m, "--b\r\nContent-Type: application/pdf\r\nContent-Transfer-Encoding: base64\r\n\r\n"...)
+	file := rand.NewChaCha8([32]byte{})
+	for octets := [57]byte{}; len(m) < size; {
+		_, _ = file.Read(octets[:]) // which never fails
+		m = append(base64.StdEncoding.AppendEncode(m, octets[:]), "\r\n"...)
+	}
+	return append(m, "--b--\r\n.\r\n"...)
+}
+
+// sendMail returns a worker that sends a message again and again; with one it
 // connects anew for each. The first envelope of a connection goes step by
 // step, further ones pipelined, as Postfix does.
-func sendMail(size int, secure *tls.Config, one bool) worker {
-	body := message(size)
+func sendMail(message []byte, secure *tls.Config, one bool) worker {
 	return func(ctx context.Context, id int, addr string, t *tally) error {
 		for n := 0; !t.stop.Load(); n++ {
-			if err := mailConnection(ctx, id+n*101, addr, secure, body, one, t); err != nil {
+			if err := mailConnection(ctx, id+n*101, addr, secure, message, one, t); err != nil {
 				return err
 			}
 		}

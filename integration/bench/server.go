@@ -61,7 +61,7 @@ func serveDummy(args []string, stdin io.Reader, stdout io.Writer) error {
 	s := &dummyServer{tls: &tls.Config{
 		Certificates: []tls.Certificate{cert}, DynamicRecordSizingDisabled: true,
 	}}
-	bulk := bytes.Repeat(mailLine, bulkSize/len(mailLine)+1)[:bulkSize]
+	bulk := bytes.Repeat(textLine, bulkSize/len(textLine)+1)[:bulkSize]
 	smtp := func(c net.Conn) error { return s.smtp(c) }
 	imap := func(c net.Conn) error { return s.imap(c, bulk) }
 	b := backendAt(base)
