@@ -210,10 +210,10 @@ func (p *rollPart) tag(i int, hash uint64) {
 	tags.Store(tags.Load() | tagOf(hash)<<(i%groupRows*8))
 }
 
-// newPart makes a part for that many rows at most three quarters full, of all
-// the memory that pieces of such a size come with.
+// newPart makes a part with room for that many rows, of all the memory that
+// pieces of such a size come with.
 func newPart(rows int) *rollPart {
-	size := (max(rows, 1)*3/2 + groupRows - 1) / groupRows
+	size := (max(rows, 1) + groupRows - 1) / groupRows
 	room := append([]row(nil), make([]row, size*groupRows)...)
 	room = room[:cap(room)/groupRows*groupRows]
 	return &rollPart{
@@ -228,10 +228,10 @@ func (r *roll) reserve(n int) {
 	if r.live.Load() > 0 || n < rollParts {
 		return
 	}
-	// By chance some parts get more than their share. Of a million none gets a
-	// fifth more, which is what there is room for.
+	// By chance some parts get more than their share. Of a million none gets an
+	// eighth more, which is what there is room for before a part grows.
 	for i := range r.parts {
-		r.parts[i].Store(newPart(n / rollParts))
+		r.parts[i].Store(newPart(n / rollParts * 7 / 5))
 	}
 }
 
@@ -257,7 +257,7 @@ func (r *roll) remade(p *rollPart, more int) *rollPart {
 	if p == nil {
 		return newPart(more)
 	}
-	next := newPart(p.live + more)
+	next := newPart((p.live + more) * 3 / 2)
 	next.due = p.due
 	for i := range p.rows {
 		old := &p.rows[i]
