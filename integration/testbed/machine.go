@@ -29,7 +29,8 @@ type Machine struct {
 // bootMachine lays the root out, installs what lies in the directory src, and
 // goes in. systemd needs a control group of its own, in which hierarchy soever
 // this machine keeps processes; what this machine runs as services is not to run
-// there again.
+// there again. That there can be no such machine here is one thing, and that we
+// cannot be installed another: exit code 78.
 const bootMachine = `set -e
 dir=$1 name=$2
 mount --make-rprivate /
@@ -40,8 +41,8 @@ mkdir $dir/room/up $dir/room/work $dir/room/root
 mount -t overlay overlay -o lowerdir=/,upperdir=$dir/room/up,workdir=$dir/room/work $dir/room/root
 root=$dir/room/root
 rm -rf $root/etc/systemd/system/*.wants $root/etc/mailreeve $root/var/lib/mailreeve
-(cd $dir/src && DESTDIR=$root HERE=$dir/src/mailreeve deploy/install.sh)
-cp $dir/mx.pem $dir/mx.key $root/etc/mailreeve/
+(cd $dir/src && DESTDIR=$root HERE=$dir/src/mailreeve deploy/install.sh) || exit 78
+cp $dir/mx.pem $dir/mx.key $root/etc/mailreeve/ || exit 78
 for hierarchy in $CGROUPS; do
 	mkdir $hierarchy/$name
 	echo 0 >$hierarchy/$name/cgroup.procs
@@ -89,6 +90,8 @@ func (b *Bed) NewMachine(t testing.TB) *Machine {
 		return m.proc.ended() || m.init != 0 && m.Active("basic.target")
 	})
 	switch {
+	case m.proc.ended() && m.proc.cmd.ProcessState.ExitCode() == 78:
+		t.Fatalf("mailreeve cannot be installed:\n%s", lastLines(m.log.Text(), 30))
 	case m.proc.ended():
 		t.Skipf("systemd cannot be run in a container here:\n%s", lastLines(m.log.Text(), 5))
 	case !up:
