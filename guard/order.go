@@ -30,7 +30,7 @@ func (g *Guard) AddBans(requests []BanRequest) ([]Ordered, error) {
 		if err != nil {
 			return nil, err
 		}
-		keys[i] = sentenceKey{banned, banKey(set, p), cmp.Or(requests[i].Scope, "all"), set.cfg.DryRun}
+		keys[i] = orderKey(set, p, &requests[i])
 	}
 	standing := g.recall(keys, now.UnixMilli())
 	out := make([]Ordered, len(requests))
@@ -40,6 +40,30 @@ func (g *Guard) AddBans(requests []BanRequest) ([]Ordered, error) {
 	}
 	awaitDurable(written)
 	return out, nil
+}
+
+func orderKey(set *settings, p netip.Prefix, r *BanRequest) sentenceKey {
+	return sentenceKey{banned, banKey(set, p), cmp.Or(r.Scope, "all"), set.cfg.DryRun}
+}
+
+// Standing gives, for each request, the ban in force that it would take the
+// place of, without its evidence; nil for none.
+func (g *Guard) Standing(requests []BanRequest) []*Ban {
+	set, now := g.set.Load(), g.clock.now().UnixMilli()
+	out := make([]*Ban, len(requests))
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	for i := range requests {
+		p, err := ParsePrefix(requests[i].Target)
+		if err != nil {
+			continue
+		}
+		if s := g.sentences.active(orderKey(set, p, &requests[i]), now); s != nil {
+			b := s.ban()
+			out[i] = &b
+		}
+	}
+	return out
 }
 
 // recall gives what is in force of some sentences, with what the store has of
@@ -113,6 +137,10 @@ func (s *sentence) takeOver(r *BanRequest, length time.Duration, now int64) {
 	}
 }
 
+// MinBanBits is the width of the widest network that can be banned: what is
+// wider is a slip, or a list that somebody has tampered with.
+const MinBanBits = 8
+
 // bannable gives the network that a request names, if it may be banned.
 func (g *Guard) bannable(r *BanRequest, now time.Time) (netip.Prefix, error) {
 	p, err := ParsePrefix(r.Target)
@@ -123,8 +151,8 @@ func (g *Guard) bannable(r *BanRequest, now time.Time) (netip.Prefix, error) {
 		return p, fmt.Errorf("%s: a length of time is not negative", r.Target)
 	case len(r.Reason) > maxReason || len(r.Scope) > MaxName:
 		return p, fmt.Errorf("%s: a reason has at most %d bytes, and a scope %d", r.Target, maxReason, MaxName)
-	case p.Bits() == 0:
-		return p, fmt.Errorf("%s: that would ban everybody", r.Target)
+	case p.Bits() < MinBanBits:
+		return p, fmt.Errorf("%s: that would ban a large part of the Internet; the widest network is a /%d", r.Target, MinBanBits)
 	case p.IsSingleIP() && g.index.allowed(p.Addr(), now.UnixMilli()):
 		return p, fmt.Errorf("%s is allowed, and allow beats ban; see \"allow\" for by what, and \"disallow\"", r.Target)
 	}

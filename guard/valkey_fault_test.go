@@ -262,6 +262,7 @@ func TestHostileValuesAreIgnored(t *testing.T) {
 	}
 	asItIs := func(*sentence) {}
 	history("blocked-ip.0.0.0.0/0", "all", "7 1 "+ban("0.0.0.0/0", asItIs))
+	history("blocked-ip.8.0.0.0/7", "all", "7 1 "+ban("8.0.0.0/7", asItIs))
 	history("blocked-ip.::/0", "all", "7 1 "+ban("::/0", asItIs))
 	history("blocked-ip.198.51.100.0/24", "all", "7 1 "+ban("203.0.113.0/24", asItIs))
 	history("blocked-ip.192.0.2.73", "auth", "7 1 "+ban("192.0.2.73/32", asItIs))

@@ -76,11 +76,10 @@ const (
 	maxScore    = milli(1e12)
 )
 
-// saneKey tells whether a sentence can be about a key: nobody may ban
-// everybody.
+// saneKey tells whether a sentence can be about a key.
 func saneKey(k key) bool {
 	login := k.login != "" && len(k.login) <= protocol.MaxIdentity
-	net := validPrefix(k.prefix) && k.prefix.Bits() > 0
+	net := validPrefix(k.prefix) && k.prefix.Bits() >= MinBanBits
 	switch k.kind {
 	case byLogin:
 		return login && !k.prefix.IsValid()

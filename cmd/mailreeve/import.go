@@ -3,7 +3,6 @@ package main
 import (
 	"bufio"
 	"bytes"
-	"cmp"
 	"context"
 	"errors"
 	"flag"
@@ -222,14 +221,10 @@ func (d *daemon) apiImport(r *http.Request) (any, error) {
 	}
 	answer := imported{DryRun: req.DryRun, Refused: []string{}}
 	var bans []guard.BanRequest
-	type place struct{ target, scope string }
-	standing := map[place]guard.Ban{}
-	for _, b := range d.guard.Bans(guard.BanFilter{}) {
-		standing[place{b.Target, b.Scope}] = b
-	}
-	for _, b := range req.Bans {
+	standing := d.guard.Standing(req.Bans)
+	for i, b := range req.Bans {
 		p, err := guard.ParsePrefix(b.Target)
-		if err != nil || p.Bits() == 0 || b.For < 0 {
+		if err != nil || p.Bits() < guard.MinBanBits || b.For < 0 {
 			answer.Refused = append(answer.Refused, fmt.Sprintf("%q is no address or network that can be banned", b.Target))
 			continue
 		}
@@ -237,12 +232,11 @@ func (d *daemon) apiImport(r *http.Request) (any, error) {
 			answer.Refused = append(answer.Refused, fmt.Sprintf("%s: %v", b.Target, err))
 			continue
 		}
-		scope := cmp.Or(b.Scope, "all")
-		have, banned := standing[place{bare(p), scope}]
+		have := standing[i]
 		switch {
 		case d.guard.Exempt(p.Addr()):
 			answer.Allowed++
-		case banned && (have.Forever() || b.For != guard.Forever && !time.Now().Add(b.For.Std()-time.Second).After(have.Until)):
+		case have != nil && (have.Forever() || b.For != guard.Forever && !time.Now().Add(b.For.Std()-time.Second).After(have.Until)):
 			answer.Already++
 		default:
 			bans = append(bans, b)

@@ -6,6 +6,7 @@ import (
 	"encoding/csv"
 	"errors"
 	"fmt"
+	"io"
 	"net/netip"
 	"os/exec"
 	"strconv"
@@ -39,18 +40,39 @@ func readFail2banDatabase(ctx context.Context, file string) ([]importEntry, erro
 	}
 	var stderr bytes.Buffer
 	cmd.Stderr = &stderr
-	out, err := cmd.Output()
+	pipe, err := cmd.StdoutPipe()
 	if err != nil {
-		return nil, fmt.Errorf("%s reads %s: %w: %s", cmd.Args[0], file, err, lastLine(stderr.String()))
+		return nil, err
 	}
-	rows, err := csv.NewReader(bytes.NewReader(out)).ReadAll()
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", file, err)
+	if err := cmd.Start(); err != nil {
+		return nil, err
 	}
-	var entries []importEntry
-	for _, row := range rows {
-		if len(row) != 4 {
-			return nil, fmt.Errorf("%s: a row has %d columns, not 4", file, len(row))
+	bounded := &io.LimitedReader{R: pipe, N: maxImport}
+	entries, err := readFail2banRows(bounded)
+	if err != nil || bounded.N == 0 {
+		_ = cmd.Process.Kill() // it may go on for ever
+	}
+	ended := cmd.Wait()
+	switch {
+	case bounded.N == 0:
+		return nil, fmt.Errorf("it has more than %d bytes", maxImport)
+	case err == nil && ended != nil:
+		return nil, fmt.Errorf("%s reads it: %w: %s", cmd.Args[0], ended, lastLine(stderr.String()))
+	}
+	return entries, err
+}
+
+// readFail2banRows reads what the query gives.
+func readFail2banRows(r io.Reader) (entries []importEntry, err error) {
+	rows := csv.NewReader(r)
+	rows.FieldsPerRecord, rows.ReuseRecord = 4, true
+	for {
+		row, err := rows.Read()
+		if err == io.EOF {
+			return entries, nil
+		}
+		if err != nil {
+			return nil, err
 		}
 		if _, err := netip.ParseAddr(row[0]); err != nil {
 			if _, err := netip.ParsePrefix(row[0]); err != nil {
@@ -60,13 +82,12 @@ func readFail2banDatabase(ctx context.Context, file string) ([]importEntry, erro
 		begun, err1 := strconv.ParseInt(row[2], 10, 64)
 		seconds, err2 := strconv.ParseInt(row[3], 10, 64)
 		if err := errors.Join(err1, err2); err != nil {
-			return nil, fmt.Errorf("%s: %s: %w", file, row[0], err)
+			return nil, fmt.Errorf("%s: %w", row[0], err)
 		}
-		e := importEntry{target: row[0], reason: "fail2ban " + row[1]}
+		e := importEntry{target: strings.Clone(row[0]), reason: "fail2ban " + row[1]}
 		e.lasts(time.Unix(begun, 0), seconds)
 		entries = append(entries, e)
 	}
-	return entries, nil
 }
 
 func lastLine(text string) string {

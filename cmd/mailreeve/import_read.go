@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"math"
 	"net/netip"
 	"regexp"
 	"slices"
@@ -210,9 +211,10 @@ func (e *importEntry) setFor(text string) error {
 }
 
 // lasts sets the end of a ban as fail2ban keeps it: seconds from its beginning,
-// a negative number meaning forever.
+// a negative number meaning forever, and so many that there is no such time.
 func (e *importEntry) lasts(begun time.Time, seconds int64) {
-	if e.forever = seconds < 0; !e.forever {
+	const most = int64(math.MaxInt64 / time.Second) // 292 years
+	if e.forever = seconds < 0 || seconds > most; !e.forever {
 		e.until = begun.Add(time.Duration(seconds) * time.Second)
 	}
 }

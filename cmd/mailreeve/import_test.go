@@ -1,6 +1,7 @@
 package main
 
 import (
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -61,25 +62,42 @@ func TestImportFormats(t *testing.T) {
 	}
 }
 
+// makeDatabase makes an SQLite database by a script.
+func makeDatabase(t *testing.T, script string) (path string) {
+	t.Helper()
+	python, err := exec.LookPath("python3")
+	if err != nil {
+		t.Skip("there is no python3 to make the database with")
+	}
+	path = filepath.Join(t.TempDir(), "fail2ban.sqlite3")
+	const make = "import sqlite3, sys; sqlite3.connect(sys.argv[1]).executescript(sys.argv[2])"
+	if out, err := exec.Command(python, "-c", make, path, script).CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	return path
+}
+
+// A database that answers without an end is not read to its end.
+func TestImportOfAnEndlessDatabase(t *testing.T) {
+	db := makeDatabase(t, `CREATE VIEW bips(ip, jail, timeofban, bantime) AS
+		WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i+1 FROM n) SELECT '192.0.2.1', hex(zeroblob(5000000)), 1, 1 FROM n;`)
+	if _, err := readImport(t.Context(), db, ""); err == nil || !strings.Contains(err.Error(), "more than") {
+		t.Errorf("got %v", err)
+	}
+}
+
 // fail2ban's own database, made as fail2ban 1.0 makes it.
 func TestImportReadsFail2bansDatabase(t *testing.T) {
 	for _, reader := range []string{"sqlite3", "python3"} {
 		t.Run(reader, func(t *testing.T) {
-			maker, err := exec.LookPath("sqlite3")
-			if err != nil {
-				t.Skip("there is no sqlite3 to make the database with")
-			}
 			tool, err := exec.LookPath(reader)
 			if err != nil {
 				t.Skipf("there is no %s", reader)
 			}
-			db := filepath.Join(t.TempDir(), "fail2ban.sqlite3")
-			make := exec.Command(maker, db, `CREATE TABLE bips(ip TEXT NOT NULL, jail TEXT NOT NULL, timeofban INTEGER NOT NULL,
+			db := makeDatabase(t, `CREATE TABLE bips(ip TEXT NOT NULL, jail TEXT NOT NULL, timeofban INTEGER NOT NULL,
 				bantime INTEGER NOT NULL, bancount INTEGER NOT NULL default 1, data JSON, PRIMARY KEY(ip, jail));
-				INSERT INTO bips VALUES('192.0.2.1','dovecot',1893553440,5,1,'{}'),('2001:db8::1','postfix',1893553440,-1,3,'{}'),('a-user','x',1,1,1,'{}');`)
-			if out, err := make.CombinedOutput(); err != nil {
-				t.Fatalf("%v: %s", err, out)
-			}
+				INSERT INTO bips VALUES('192.0.2.1','dovecot',1893553440,5,1,'{}'),('2001:db8::1','postfix',1893553440,-1,3,'{}'),('a-user','x',1,1,1,'{}'),
+				('192.0.2.2','dovecot',1,9223372036854775807,1,'{}');`)
 			if out, err := exec.Command(tool, "-c", "import sys; print(sys.executable)").Output(); reader == "python3" && err == nil {
 				tool = strings.TrimSpace(string(out)) // not a script that chooses one
 			}
@@ -95,6 +113,7 @@ func TestImportReadsFail2bansDatabase(t *testing.T) {
 			want := []importEntry{
 				{target: "192.0.2.1", until: time.Unix(1893553445, 0), reason: "fail2ban dovecot"},
 				{target: "2001:db8::1", forever: true, reason: "fail2ban postfix"},
+				{target: "192.0.2.2", forever: true, reason: "fail2ban dovecot"},
 			}
 			if diff := cmp.Diff(want, got, cmp.AllowUnexported(importEntry{})); diff != "" {
 				t.Errorf("entries (-want +got):\n%s", diff)
@@ -127,5 +146,23 @@ func TestImportRequests(t *testing.T) {
 	}
 	if answer.Expired != 1 || answer.Repeated != 1 || len(answer.Refused) != 1 {
 		t.Errorf("counts: %+v", answer)
+	}
+}
+
+// What is allowed, banned as long already, or half of the Internet is left out.
+func TestImportLeavesOut(t *testing.T) {
+	d := startDaemon(t)
+	call[guard.Ban](t, d, "POST", "/v1/bans", `{"target":"192.0.2.1","for":"forever"}`)
+	call[guard.Ban](t, d, "POST", "/v1/bans", `{"target":"192.0.2.2","scope":"mx","for":"2h"}`)
+	call[guard.Allowed](t, d, "POST", "/v1/allow", `{"target":"192.0.2.3"}`)
+	body := `{"bans":[{"target":"192.0.2.1","for":"1h"},{"target":"192.0.2.2","scope":"mx","for":"1h"},
+		{"target":"192.0.2.2","scope":"mx","for":"3h"},{"target":"192.0.2.2","for":"1h"},{"target":"192.0.2.3"},
+		{"target":"10.0.0.0/8"},{"target":"128.0.0.0/7"},{"target":"::/1"},{"target":"nonsense"},{"target":"192.0.2.4","scope":"nowhere"}]}`
+	got, status := call[imported](t, d, "POST", "/v1/import", body)
+	if status != http.StatusOK || got.Already != 2 || got.Allowed != 1 || got.Banned != 3 || len(got.Refused) != 4 {
+		t.Errorf("status %d, %+v", status, got)
+	}
+	if n := len(d.guard.Bans(guard.BanFilter{})); n != 4 {
+		t.Errorf("%d bans are in force, want 4", n)
 	}
 }

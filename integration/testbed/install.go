@@ -31,6 +31,7 @@ var requirements = []requirement{
 	{"isync", "/usr/bin/mbsync"},
 	{"hydra", "/usr/bin/hydra"},
 	{"python3", "/usr/bin/python3"},
+	{"sqlite3", "/usr/bin/sqlite3"},
 	{"prometheus", "/usr/bin/promtool"},
 	{"redis-server", "/usr/bin/redis-server"}, // and the Sentinel, which is the same program
 	{"iproute2", "/usr/sbin/ip"},              // for networks that are cut
