@@ -31,9 +31,12 @@ type ledger interface {
 	read(now time.Time, k key, terms func(rule string) (terms, bool)) []reading
 
 	// ticket draws a ticket of a guarded login's trickle, and tells whether
-	// the network got it; ticketFailed says that it was used in vain.
+	// the network got it; ticketFailed says that it was used in vain. pardon
+	// forgets that, up to a moment in milliseconds, of the logins and networks
+	// that which chooses; named is one of the logins, of which others may know.
 	ticket(now time.Time, ask *ticketAsk) bool
 	ticketFailed(now time.Time, login string, network string)
+	pardon(upto int64, which func(key) bool, named string)
 }
 
 // A ticketAsk asks for a ticket of a guarded login's trickle.

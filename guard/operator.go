@@ -60,10 +60,11 @@ func (g *Guard) Unban(r UnbanRequest) (Removed, error) {
 		return Removed{}, fmt.Errorf("%q is no address, network or login", r.Target)
 	}
 	var named []key
+	var noted <-chan struct{}
 	if g.fleet != nil {
 		// Other nodes may have counted what this one has not.
 		named = set.named(p, login)
-		g.fleet.share.forgive(r)
+		noted = g.fleet.share.forgive(r)
 	}
 	out := g.lift(func(lift func(*sentence)) {
 		g.concerning(p, r.Target == "all", func(s *sentence) {
@@ -74,13 +75,16 @@ func (g *Guard) Unban(r UnbanRequest) (Removed, error) {
 	})
 	out.Points, out.Counters = g.forget(matches, rule, forever, named...)
 	if rule("login") {
-		g.memory.forgetTrickles(matches)
+		g.ledger.pardon(forever, matches, login)
 	}
 	g.guesses.forget(p, r.Target == "all" || login != "")
 	g.flush()
 	g.queues.sentenced()
 	if p.IsValid() {
 		out.Remaining = g.wider(p, now)
+	}
+	if noted != nil {
+		awaitDurable(noted)
 	}
 	return out, nil
 }

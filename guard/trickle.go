@@ -145,20 +145,27 @@ func (l *memoryLedger) loadTrickle(login string, failed map[string]int64, now in
 	l.trickles[login] = t
 }
 
-// forgetTrickles forgets which networks failed, of the logins and networks that
-// which chooses.
-func (l *memoryLedger) forgetTrickles(which func(key) bool) {
+func (l *memoryLedger) pardon(upto int64, which func(key) bool, _ string) {
+	l.forgetFailed(upto, which)
+}
+
+// forgetFailed forgets which networks failed up to a moment, of the logins and
+// networks that which chooses. It gives those networks by their logins.
+func (l *memoryLedger) forgetFailed(upto int64, which func(key) bool) map[string][]string {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	forgot := make(map[string][]string)
 	for login, t := range l.trickles {
-		for network := range t.failed {
+		for network, at := range t.failed {
 			p, _ := netip.ParsePrefix(network)
-			if which(key{kind: byLogin, login: login}) || which(key{kind: byNetwork, prefix: p}) {
+			if at <= upto && (which(key{kind: byLogin, login: login}) || which(key{kind: byNetwork, prefix: p})) {
 				delete(t.failed, network)
 				l.dirtyTrickles[login] = struct{}{}
+				forgot[login] = append(forgot[login], network)
 			}
 		}
 	}
+	return forgot
 }
 
 // sweepTricklesLocked forgets idle trickles among a few.

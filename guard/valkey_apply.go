@@ -162,11 +162,16 @@ func (g *Guard) forgive(r UnbanRequest, upto int64, own bool) {
 	if matches == nil {
 		return
 	}
+	// Who was told of it looks after what all nodes have in the store.
 	var named []key
+	pardoned := ""
 	if own {
-		named = set.named(p, login)
+		named, pardoned = set.named(p, login), login
 	}
 	g.forget(matches, rule, upto, named...)
+	if rule("login") {
+		g.ledger.pardon(upto, matches, pardoned)
+	}
 	g.guesses.forget(p, r.Target == "all" || login != "")
 	g.queues.sentenced()
 }

@@ -130,5 +130,20 @@ local function failed()
   return 1
 end
 
-local steps = {put = put, place = place, beat = beat, ticket = ticket, failed = failed}
+-- pardon upto networks...: forgets that networks failed, up to a moment; all of
+-- them if none is named. What tickets there were in the interval stays.
+local function pardon()
+  local key, upto, only = KEYS[1], tonumber(ARGV[2]), {}
+  sane(key)
+  for i = 3, #ARGV do only['failed:' .. ARGV[i]] = true end
+  local all = redis.call('HGETALL', key)
+  for i = 1, #all, 2 do
+    if all[i]:sub(1, 7) == 'failed:' and (#ARGV < 3 or only[all[i]]) and (tonumber(all[i + 1]) or 0) <= upto then
+      redis.call('HDEL', key, all[i])
+    end
+  end
+  return 1
+end
+
+local steps = {put = put, place = place, beat = beat, ticket = ticket, failed = failed, pardon = pardon}
 return steps[ARGV[1]]()

@@ -64,6 +64,9 @@ func (l *fleetLedger) send(ctx context.Context, c valkey.Client, st *ledgerStep)
 		_, err := l.store.clear(ctx, c, st.key, l.link.now(), st.at, st.closed, st.clear)
 		return err
 	}
+	if st.trickle != "" {
+		return l.sendPardon(ctx, c, st)
+	}
 	st.now = max(l.link.now(), st.at)
 	totals, err := l.store.settle(ctx, c, st)
 	l.trip(totals)

@@ -198,14 +198,16 @@ func (f *share) isNews(login string, p place) bool {
 	return true
 }
 
-// forgive tells the other nodes to forget counters.
-func (f *share) forgive(u UnbanRequest) {
+// forgive tells the other nodes to forget counters. The channel is closed once it
+// is sure that it does, also after a crash.
+func (f *share) forgive(u UnbanRequest) <-chan struct{} {
 	r := record{bucket: bucketForgive, key: u.Target + "\x00" + u.Rule, value: []byte(mustJSON(u))}
 	f.order.Lock()
 	defer f.order.Unlock()
 	s := f.versions.stamp(f.link.clock().UnixMilli())
-	f.outbox.keep(f.outbox.put(r, s))
+	noted := f.outbox.keep(f.outbox.put(r, s))
 	f.writer.put(stamped(r, s))
+	return noted
 }
 
 // A change is a record that waits, as it goes to the store.

@@ -42,3 +42,28 @@ func (l *fleetLedger) ticketFailed(now time.Time, login, network string) {
 		return err
 	})
 }
+
+func (l *fleetLedger) pardon(upto int64, which func(key) bool, named string) {
+	forgot := l.local.forgetFailed(upto, which)
+	if named != "" {
+		forgot[named] = nil // all that there are
+	}
+	for login, nets := range forgot {
+		st := &ledgerStep{id: newID(), at: l.link.now(), trickle: login, nets: nets}
+		if upto != forever {
+			st.at = min(st.at, upto+l.link.ahead.Load())
+		}
+		err := l.do(func(ctx context.Context, c valkey.Client) error { return l.sendPardon(ctx, c, st) })
+		if err != nil {
+			l.keep(st)
+		} else {
+			l.remind(st)
+		}
+	}
+}
+
+func (l *fleetLedger) sendPardon(ctx context.Context, c valkey.Client, st *ledgerStep) error {
+	_, err := l.records.number(ctx, c, []string{l.store.names.trickle(st.trickle)},
+		append([]string{"pardon", itoa(st.at)}, st.nets...))
+	return err
+}

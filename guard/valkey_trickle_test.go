@@ -3,6 +3,7 @@ package guard
 import (
 	"context"
 	"fmt"
+	"syscall"
 	"testing"
 	"time"
 
@@ -67,6 +68,70 @@ func TestTheStoreForgetsTheFirstOfTooManyNetworks(t *testing.T) {
 		if err != nil || got != want || want != (i >= 3) {
 			t.Fatalf("network %d is remembered: %v by the store (%v), %v by memory, want %v", i, got, err, want, i >= 3)
 		}
+	}
+}
+
+// Who unbans a guarded login, or a network, pardons the networks that used a
+// ticket in vain before: in the store and at all nodes, and also if the store is
+// away at the time.
+func TestAnUnbanPardonsATricklesNetworks(t *testing.T) {
+	unbans := func(n *node) {
+		n.unbans("alice")
+		n.unbans("198.51.100.0/24")
+	}
+	for name, unban := range map[string]func(*server, *node) *node{
+		"while the store is there": func(_ *server, one *node) *node {
+			unbans(one)
+			return one
+		},
+		"while the store is away": func(srv *server, one *node) *node {
+			srv.signal(syscall.SIGSTOP)
+			defer srv.signal(syscall.SIGCONT)
+			one.away()
+			unbans(one)
+			return one
+		},
+		"before a restart while the store is away": func(srv *server, one *node) *node {
+			srv.signal(syscall.SIGSTOP)
+			defer srv.signal(syscall.SIGCONT)
+			one.away()
+			unbans(one)
+			return one.restart(true)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			srv := startServer(t)
+			nodes := fleetOf(t, 2, srv.shared(), nil)
+			one, two := nodes[0], nodes[1]
+			fails := func(n *node, login, network string) { n.g.ledger.ticketFailed(n.g.clock.now(), login, network) }
+			fails(one, "alice", "192.0.2.0/24")
+			fails(two, "alice", "203.0.113.0/24")
+			fails(two, "bob", "198.51.100.0/24")
+			fails(two, "bob", "203.0.113.0/24")
+			aMomentLater(t)
+			one = unban(srv, one)
+			one.back()
+			two.back()
+			aMomentLater(t)
+			fails(two, "alice", "2001:db8::/48") // since then
+			c := srv.client(t)
+			for login, want := range map[string]string{"alice": "[failed:2001:db8::/48]", "bob": "[failed:203.0.113.0/24]"} {
+				eventually(t, 10*time.Second, "the store has of "+login+" "+want, func() bool {
+					fields, err := redisCLI(t, c, "HKEYS", "mailreeve:trickle.{"+login+"}").AsStrSlice()
+					return err == nil && fmt.Sprint(fields) == want
+				})
+				eventually(t, 10*time.Second, "the other node has of "+login+" "+want, func() bool {
+					two.g.memory.mu.Lock()
+					defer two.g.memory.mu.Unlock()
+					var failed []string
+					for network := range two.g.memory.trickles[login].failed {
+						failed = append(failed, "failed:"+network)
+					}
+					return fmt.Sprint(failed) == want
+				})
+			}
+		})
 	}
 }
 
