@@ -7,6 +7,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"mailreeve/guard"
 )
 
 // The benchmark runs, and gives a figure for mailreeve in each kind of row.
@@ -105,5 +107,28 @@ func TestNoBanIsListedTwice(t *testing.T) {
 	}
 	if networks != n/10 {
 		t.Errorf("%d networks of %d", networks, n)
+	}
+}
+
+// What Admit is compared with knows every client of the list, and all say the
+// same of the others.
+func TestOthersAnswerTheSame(t *testing.T) {
+	const n = 20_000
+	looks := otherLooks(n)
+	banned := 0
+	for i := range 2 * n {
+		o := guard.Origin{Addr: clientOf(i)}
+		first := looks[0].at(&o)
+		for _, l := range looks {
+			if got := l.at(&o); got != first || i < n && !got {
+				t.Fatalf("client %d, %v: %s says %v, %s %v", i, o.Addr, l.name, got, looks[0].name, first)
+			}
+		}
+		if first {
+			banned++
+		}
+	}
+	if banned > n*11/10 {
+		t.Errorf("%d of %d clients are banned, about half should be", banned, 2*n)
 	}
 }

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"os"
 	"path/filepath"
 	"runtime"
 	"sync"
@@ -176,7 +175,7 @@ func (b *bench) lookAtBans(r *row, p product, s setup, n int) error {
 		return errors.Join(fmt.Errorf("only %d are in force", status.Bans), g.Close())
 	}
 	bytes := float64(heap()-before) / float64(status.Bans)
-	nanoseconds, err := admitTime(g, n)
+	nanoseconds, err := b.admitTime(g, n)
 	if err := errors.Join(err, g.Close()); err != nil {
 		return err
 	}
@@ -204,31 +203,4 @@ func heap() int64 {
 	var m runtime.MemStats
 	runtime.ReadMemStats(&m)
 	return int64(m.HeapAlloc)
-}
-
-// admitTime is the CPU that a look takes, on all cores at once. Every other client
-// is banned.
-func admitTime(g *guard.Guard, n int) (float64, error) {
-	const looks = 1 << 20
-	var group sync.WaitGroup
-	before, err := cpuTime([]int{os.Getpid()})
-	if err != nil {
-		return 0, err
-	}
-	for id := range runtime.NumCPU() {
-		group.Go(func() {
-			o := guard.Origin{Listener: "mx", Scope: "mx", Protocol: "smtp", Upstream: "smtp"}
-			for i := range looks {
-				// A stride that leaps about, over twice as many as are banned.
-				o.Addr = clientOf((i*7919 + id) % (2 * n))
-				g.Admit(&o)
-			}
-		})
-	}
-	group.Wait()
-	after, err := cpuTime([]int{os.Getpid()})
-	if err != nil {
-		return 0, err
-	}
-	return float64((after - before).Nanoseconds()) / float64(looks*runtime.NumCPU()), nil
 }
