@@ -13,6 +13,7 @@ import (
 	"os/exec"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -40,6 +41,8 @@ type door struct {
 	l       *listener
 	svc     *service
 	inForce []guard.Change
+	// prepare, if there is one, readies a client's socket.
+	prepare func(fd int) error
 }
 
 func newDoor(t *testing.T, address string, inForce ...guard.Change) *door {
@@ -97,6 +100,13 @@ func (d *door) dial(ctx context.Context, from string) (net.Conn, error) {
 		loopback = netip.IPv6Loopback()
 	}
 	dialer := net.Dialer{LocalAddr: net.TCPAddrFromAddrPort(netip.AddrPortFrom(src, 0))}
+	if d.prepare != nil {
+		dialer.Control = func(_, _ string, rc syscall.RawConn) error {
+			var prepared error
+			err := rc.Control(func(fd uintptr) { prepared = d.prepare(int(fd)) })
+			return errors.Join(err, prepared)
+		}
+	}
 	return dialer.DialContext(ctx, "tcp", netip.AddrPortFrom(loopback, to.Port()).String())
 }
 
@@ -184,6 +194,30 @@ func TestKernelFilterDropsTheBanned(t *testing.T) {
 	d.enters("127.0.7.1")
 	if st, _ := d.filter.status(); st.State != filterOn || st.Entries != 1 {
 		t.Errorf("got status %+v, want on with 1 entry", st)
+	}
+}
+
+// What stands between the headers of IP and TCP hides nobody: IPv6's extension
+// headers, IPv4's options.
+func TestKernelFilterSeesThroughOptions(t *testing.T) {
+	d := newDoor(t, "[::]:0", ban("127.0.0.9/32", "auth"))
+	const padding = "\x00\x00\x01\x04\x00\x00\x00\x00" // eight octets; Linux takes no more
+	for _, tt := range []struct {
+		from          string
+		level, option int
+		value         string
+	}{
+		{"127.0.0.9", unix.IPPROTO_IP, unix.IP_OPTIONS, strings.Repeat("\x01", 40)},
+		{"::1", unix.IPPROTO_IPV6, unix.IPV6_DSTOPTS, padding},
+		{"::1", unix.IPPROTO_IPV6, unix.IPV6_HOPOPTS, padding},
+	} {
+		d.prepare = func(fd int) error { return unix.SetsockoptString(fd, tt.level, tt.option, tt.value) }
+		if tt.from == "::1" {
+			d.enters(tt.from)
+			d.change(guard.BanAdded, "::1/128", "auth")
+		}
+		d.keptOut(tt.from)
+		d.change(guard.BanRemoved, "::1/128", "auth")
 	}
 }
 
