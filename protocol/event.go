@@ -58,7 +58,8 @@ const (
 	// before anything came of it.
 	LeftSilently Kind = "left-silently"
 	LeftEarly    Kind = "left-early"
-	// TooManyConnections: more connections at a time than an address may have.
+	// TooManyConnections: more connections at a time than an address, or its
+	// network, may have.
 	TooManyConnections Kind = "too-many-connections"
 	// ConnectionRate: more connections in a time than an address, or its
 	// network, may make.

@@ -57,7 +57,7 @@ func networkKey(a netip.Addr) netip.Addr {
 func (a *arrivals) report(origin guard.Origin, reason string) {
 	e := arrivalEvent{origin, protocol.ConnectionRate}
 	switch reason {
-	case "address-limit":
+	case "address-limit", "network-limit":
 		e.kind = protocol.TooManyConnections
 	case "rate", "network-rate":
 	default:

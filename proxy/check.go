@@ -113,6 +113,7 @@ func (c *Config) checkBounds() error {
 	}{
 		{"connections", c.Limits.Connections},
 		{"connections-per-address", c.Limits.ConnectionsPerAddress},
+		{"connections-per-network", c.Limits.ConnectionsPerNetwork},
 		{"handshakes", c.Limits.Handshakes},
 	} {
 		if n.n < 1 {

@@ -147,6 +147,10 @@ type Limits struct {
 	// Connections in all, and of one address (an IPv6 /64 is one address).
 	Connections           int `toml:"connections"`
 	ConnectionsPerAddress int `toml:"connections-per-address"`
+	// ConnectionsPerNetwork is how many connections of one /24 (IPv6: /48) may
+	// be there that have not logged in: else who has one network, which in
+	// IPv6 costs nothing, has all connections.
+	ConnectionsPerNetwork int `toml:"connections-per-network"`
 	// ConnectionRate is how many connections of one address, NetworkRate of one
 	// /24 (IPv6: /48), in how long are too many. Default off.
 	ConnectionRate guard.Limit `toml:"connection-rate"`
@@ -157,6 +161,14 @@ type Limits struct {
 	// Handshakes is how many TLS handshakes are computed at the same time. One
 	// that waits for its client takes no place.
 	Handshakes int `toml:"handshakes"`
+}
+
+// bounds are those that concern a client.
+func (l *Limits) bounds(exempt bool) bounds {
+	if exempt {
+		return bounds{all: l.Connections}
+	}
+	return bounds{l.Connections, l.ConnectionsPerAddress, l.ConnectionsPerNetwork}
 }
 
 // DefaultTimeouts are in force where the configuration is silent.
@@ -178,7 +190,7 @@ func DefaultTimeouts() Timeouts {
 
 // DefaultLimits are in force where the configuration is silent.
 func DefaultLimits() Limits {
-	return Limits{Connections: 9000, ConnectionsPerAddress: 100, MinDataRate: 100, Handshakes: 64}
+	return Limits{Connections: 9000, ConnectionsPerAddress: 100, ConnectionsPerNetwork: 500, MinDataRate: 100, Handshakes: 64}
 }
 
 // DefaultProbeInterval is how often an upstream is looked at.

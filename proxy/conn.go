@@ -63,6 +63,7 @@ type conn struct {
 	early   bool // the client talked before our greeting, and this has not been told
 	behind  bool // not all that was read from the server has been shown
 
+	stranger bool // has not logged in, and counts for its network; the registry's
 	unscored bool // a trusted peer's own connection: its conduct is no offence
 
 	// What the sweeper and cuts look at without waiting for mu.
@@ -130,12 +131,8 @@ func (c *conn) introduce() (protocol.Verdict, bool) {
 	}
 	s.metrics.headers.WithLabelValues(c.service.Name, "ok").Inc()
 	c.named = &f
-	perAddress := c.service.limits.ConnectionsPerAddress
 	exempt := s.guard.Exempt(f.client.Addr())
-	if exempt {
-		perAddress = 0
-	}
-	reason := s.conns.readdress(c, judged(f.client.Addr()), perAddress)
+	reason := s.conns.readdress(c, judged(f.client.Addr()), c.service.limits.bounds(exempt))
 	if reason == "" && !exempt {
 		reason = s.arrivals.refuses(c.origin.Addr, &c.service.limits, moment())
 	}

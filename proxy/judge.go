@@ -76,6 +76,7 @@ func (c *conn) settle(step *protocol.Step) bool {
 	}
 	if step.Outcome == protocol.Success {
 		c.authenticated.Store(true)
+		c.service.server.conns.loggedIn(c)
 		c.cutLater.Store(false)
 		return false
 	}

@@ -165,11 +165,7 @@ func (s *Server) arrive(svc *service, fd int, peer netip.AddrPort) {
 		return
 	}
 	c := s.newConn(svc, tcp, peer)
-	perAddress := svc.limits.ConnectionsPerAddress
-	if exempt {
-		perAddress = 0
-	}
-	reason := s.conns.add(c, svc.limits.Connections, perAddress)
+	reason := s.conns.add(c, svc.limits.bounds(exempt))
 	if reason == "" && !trusted {
 		// Asked again once it is entered, where a new ban finds it.
 		if verdict = s.guard.Admit(&origin); verdict == protocol.Banned {

@@ -44,7 +44,7 @@ func newMetrics() *metrics {
 	}
 	return &metrics{
 		accepted:   counter("connections_total", "Connections that were let in.", "listener"),
-		refused:    counter("connections_refused_total", "Connections dropped at accept, by reason (banned, address-limit, limit, rate, network-rate).", "listener", "reason"),
+		refused:    counter("connections_refused_total", "Connections dropped at accept, by reason (banned, address-limit, network-limit, limit, rate, network-rate).", "listener", "reason"),
 		open:       gauge("connections", "Connections that are open.", "listener"),
 		ended:      counter("connections_ended_total", "Connections that ended, by reason.", "listener", "reason"),
 		handshakes: counter("tls_handshakes_total", "TLS handshakes with clients, by version (or failed).", "listener", "result"),

@@ -17,12 +17,20 @@ type registry struct {
 	first *conn // of all
 	open  int
 	from  map[netip.Addr]*conn // the first of each address
+
+	// strangers is how many of each network's connections have not logged in.
+	strangers map[netip.Addr]int32
 }
+
+// bounds are how many connections there may be; 0 is no bound.
+type bounds struct{ all, perAddress, perNetwork int }
 
 // A link is a connection's place in one of the registry's lists.
 type link struct{ next, prev *conn }
 
-func newRegistry() *registry { return &registry{from: map[netip.Addr]*conn{}} }
+func newRegistry() *registry {
+	return &registry{from: map[netip.Addr]*conn{}, strangers: map[netip.Addr]int32{}}
+}
 
 // sourceKey is what connections are gathered under.
 func sourceKey(a netip.Addr) netip.Addr {
@@ -36,38 +44,43 @@ func sourceKey(a netip.Addr) netip.Addr {
 	return p.Addr()
 }
 
-// add enters a connection unless a bound is reached; 0 is no bound. The reason
-// is "" if it was entered.
-func (r *registry) add(c *conn, limit, perAddress int) (reason string) {
+// add enters a connection unless a bound is reached. The reason is "" if it was
+// entered.
+func (r *registry) add(c *conn, b bounds) (reason string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if limit > 0 && r.open >= limit {
+	if b.all > 0 && r.open >= b.all {
 		return "limit"
 	}
-	if r.crowdedLocked(c.origin.Addr, perAddress) {
-		return "address-limit"
+	if reason := r.crowdedLocked(c.origin.Addr, b); reason != "" {
+		return reason
 	}
 	r.open++
 	if r.first != nil {
 		r.first.all.prev = c
 	}
 	c.all.next, r.first = r.first, c
-	r.enterLocked(c)
+	r.enterLocked(c, b.perNetwork > 0)
 	return ""
 }
 
 // readdress enters a connection under the address that its PROXY header names.
 // The reason is "" if that address has not too many.
-func (r *registry) readdress(c *conn, a netip.Addr, perAddress int) (reason string) {
+func (r *registry) readdress(c *conn, a netip.Addr, b bounds) (reason string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.leaveLocked(c)
 	c.origin.Addr = a
-	if r.crowdedLocked(a, perAddress) {
-		reason = "address-limit"
-	}
-	r.enterLocked(c)
+	reason = r.crowdedLocked(a, b)
+	r.enterLocked(c, b.perNetwork > 0)
 	return reason
+}
+
+// loggedIn tells that a connection has: it takes no stranger's place any more.
+func (r *registry) loggedIn(c *conn) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.admitLocked(c)
 }
 
 // remove takes out a connection that was entered.
@@ -87,19 +100,29 @@ func (r *registry) remove(c *conn) {
 	r.leaveLocked(c)
 }
 
-// crowdedLocked tells whether an address has as many connections as it may.
-func (r *registry) crowdedLocked(a netip.Addr, perAddress int) bool {
-	if perAddress <= 0 {
-		return false
-	}
+// crowdedLocked tells whether an address, or its network, has as many
+// connections as it may, and which.
+func (r *registry) crowdedLocked(a netip.Addr, b bounds) (reason string) {
 	n := 0
-	for c := r.from[sourceKey(a)]; c != nil && n < perAddress; c = c.kin.next {
+	for c := r.from[sourceKey(a)]; c != nil && n < b.perAddress; c = c.kin.next {
 		n++
 	}
-	return n >= perAddress
+	switch {
+	case b.perAddress > 0 && n >= b.perAddress:
+		return "address-limit"
+	case b.perNetwork > 0 && int(r.strangers[networkKey(a)]) >= b.perNetwork:
+		return "network-limit"
+	}
+	return ""
 }
 
-func (r *registry) enterLocked(c *conn) {
+// enterLocked enters a connection under its address, and as a stranger's if
+// those of its network are bounded.
+func (r *registry) enterLocked(c *conn, bounded bool) {
+	if bounded {
+		c.stranger = true
+		r.strangers[networkKey(c.origin.Addr)]++
+	}
 	key := sourceKey(c.origin.Addr)
 	head := r.from[key]
 	if head != nil {
@@ -108,7 +131,20 @@ func (r *registry) enterLocked(c *conn) {
 	c.kin.next, r.from[key] = head, c
 }
 
+// admitLocked has a connection be no stranger's.
+func (r *registry) admitLocked(c *conn) {
+	if !c.stranger {
+		return
+	}
+	c.stranger = false
+	key := networkKey(c.origin.Addr)
+	if r.strangers[key]--; r.strangers[key] == 0 {
+		delete(r.strangers, key)
+	}
+}
+
 func (r *registry) leaveLocked(c *conn) {
+	r.admitLocked(c)
 	if c.kin.next != nil {
 		c.kin.next.kin.prev = c.kin.prev
 	}

@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"maps"
 	"net/netip"
 	"slices"
 	"testing"
@@ -14,7 +15,7 @@ import (
 // and from where.
 func TestRegistryKnowsWhoIsThere(t *testing.T) {
 	addresses := []netip.Addr{netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("192.0.2.2"),
-		netip.MustParseAddr("2001:db8::1"), netip.MustParseAddr("2001:db8::2")}
+		netip.MustParseAddr("2001:db8::1"), netip.MustParseAddr("2001:db8::2"), netip.MustParseAddr("2001:db8:0:1::1")}
 	rapid.Check(t, func(t *rapid.T) {
 		r := newRegistry()
 		var there []*conn
@@ -26,21 +27,36 @@ func TestRegistryKnowsWhoIsThere(t *testing.T) {
 			}
 			return list
 		}
+		strangers := map[netip.Addr]int32{}
+		in := map[*conn]bool{} // those that have logged in, and who are exempt
+		count := func() {
+			clear(strangers)
+			for _, c := range there {
+				if !in[c] {
+					strangers[networkKey(c.origin.Addr)]++
+				}
+			}
+		}
 		address := rapid.SampledFrom(addresses)
 		t.Repeat(map[string]func(*rapid.T){
 			"add": func(t *rapid.T) {
 				c := &conn{origin: guard.Origin{Addr: address.Draw(t, "address")}}
-				const limit, perAddress = 12, 3
+				b := bounds{all: 12}
+				if in[c] = rapid.Bool().Draw(t, "exempt"); !in[c] {
+					b.perAddress, b.perNetwork = 3, 4
+				}
 				want := ""
 				switch {
-				case len(there) >= limit:
+				case len(there) >= b.all:
 					want = "limit"
-				case len(from(sourceKey(c.origin.Addr))) >= perAddress:
+				case !in[c] && len(from(sourceKey(c.origin.Addr))) >= b.perAddress:
 					want = "address-limit"
+				case !in[c] && int(strangers[networkKey(c.origin.Addr)]) >= b.perNetwork:
+					want = "network-limit"
 				default:
 					there = append(there, c)
 				}
-				if got := r.add(c, limit, perAddress); got != want {
+				if got := r.add(c, b); got != want {
 					t.Fatalf("add: %q, want %q", got, want)
 				}
 			},
@@ -56,9 +72,27 @@ func TestRegistryKnowsWhoIsThere(t *testing.T) {
 				if len(there) == 0 {
 					t.Skip("nobody is there")
 				}
-				r.readdress(rapid.SampledFrom(there).Draw(t, "who"), address.Draw(t, "address"), 0)
+				c := rapid.SampledFrom(there).Draw(t, "who")
+				b := bounds{perNetwork: 1000}
+				if in[c] = rapid.Bool().Draw(t, "exempt"); in[c] {
+					b.perNetwork = 0
+				}
+				if got := r.readdress(c, address.Draw(t, "address"), b); got != "" {
+					t.Fatalf("readdress: %q", got)
+				}
+			},
+			"log in": func(t *rapid.T) {
+				if len(there) == 0 {
+					t.Skip("nobody is there")
+				}
+				c := rapid.SampledFrom(there).Draw(t, "who")
+				in[c] = true
+				r.loggedIn(c)
 			},
 			"": func(t *rapid.T) {
+				if count(); !maps.Equal(r.strangers, strangers) {
+					t.Fatalf("strangers: %v, want %v", r.strangers, strangers)
+				}
 				if got := r.list(nil); r.count() != len(there) || !sameConns(got, there) {
 					t.Fatalf("%d of %d are known", len(got), len(there))
 				}

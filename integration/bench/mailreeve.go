@@ -11,7 +11,7 @@ import (
 
 // mailreeveConfig leaves everything at its default but for what the benchmark
 // is about: all clients are on loopback, which is else exempt from every rule;
-// 50 of them share an address at most; nobody logs in or speaks for a while in
+// 50 of them share an address at most, and thousands a network; nobody logs in or speaks for a while in
 // the rows about idle connections.
 const mailreeveConfig = `hostname = "mx.example.test"
 [admin]
@@ -28,6 +28,7 @@ first-command = "10m"
 login = "10m"
 [limits]
 connections = 9500
+connections-per-network = 9500
 [[certificate]]
 cert = "@ECDSA@.pem"
 key = "@ECDSA@.key"
