@@ -47,13 +47,19 @@ func (g *Guard) Subscribe(f func(Change)) {
 	g.subscribers = append(g.subscribers, f)
 }
 
-// InForce calls f with every ban and allow entry that is in force, as the
-// changes that brought them about. f must be quick and must not call the
-// guard.
-func (g *Guard) InForce(f func(Change)) {
+// InForce calls f with every ban that is in force, or every allow entry, as the
+// changes of that kind (BanAdded, AllowAdded) that brought them about. f must be
+// quick and must not call the guard.
+func (g *Guard) InForce(kind ChangeKind, f func(Change)) {
 	now := g.clock.now().UnixMilli()
 	g.mu.Lock()
 	defer g.mu.Unlock()
+	if kind == AllowAdded {
+		for p := range g.index.allow.Load().All() {
+			f(Change{Kind: AllowAdded, Prefix: p, Scope: "all"})
+		}
+		return
+	}
 	g.sentences.walk(&g.mu, func(s *sentence) {
 		if s.kind == banned && !s.simulated && s.active && s.until > now {
 			f(s.change(BanAdded))
@@ -61,8 +67,5 @@ func (g *Guard) InForce(f func(Change)) {
 	})
 	for p := range g.blocked {
 		f(Change{Kind: BanAdded, Prefix: p, Scope: "all", Rule: blockedRule})
-	}
-	for p := range g.index.allow.Load().All() {
-		f(Change{Kind: AllowAdded, Prefix: p, Scope: "all"})
 	}
 }

@@ -133,20 +133,25 @@ func (f *kernelFilter) makeSets(services []*service) (map[setName]*filling, erro
 	if err != nil || len(fresh) == 0 {
 		return fresh, err
 	}
-	f.inForce(func(ch guard.Change) {
-		key, ok := newFilterKey(ch.Prefix)
-		if made := fresh[setOf(ch)]; made != nil && ok && enterable(ch, key) {
-			made.list = append(made.list, filterEntry{key, bootTimeOf(ch.Until)})
-		}
-	})
 	allowed := setName{allow: true}
 	if made := fresh[allowed]; made != nil {
+		f.list(guard.AllowAdded, fresh)
 		if err := f.fill(allowed, made); err != nil {
 			return fresh, fmt.Errorf("enter what is allowed: %w", err)
 		}
 		delete(fresh, allowed)
 	}
 	return fresh, nil
+}
+
+// list has sets know what is in force.
+func (f *kernelFilter) list(kind guard.ChangeKind, fresh map[setName]*filling) {
+	f.inForce(kind, func(ch guard.Change) {
+		key, ok := newFilterKey(ch.Prefix)
+		if made := fresh[setOf(ch)]; made != nil && ok && enterable(ch, key) {
+			made.list = append(made.list, filterEntry{key, bootTimeOf(ch.Until)})
+		}
+	})
 }
 
 // newSets makes the sets that are missing.
@@ -185,10 +190,14 @@ type filling struct {
 	list []filterEntry
 }
 
-// fillBans enters what was in force when the sets were made: a million bans
-// take seconds, and until then accept refuses them. What finds no room is left
-// out.
+// fillBans enters the bans that are in force: a million take seconds, of which
+// to list them is one, and until then accept refuses them. What finds no room is
+// left out.
 func (f *kernelFilter) fillBans(fresh map[setName]*filling) {
+	if len(fresh) == 0 {
+		return
+	}
+	f.list(guard.BanAdded, fresh)
 	for name, made := range fresh {
 		if err := f.fill(name, made); err != nil {
 			f.log.Warn("further bans are refused after the handshake", "scope", name.scope, "error", err)

@@ -64,9 +64,9 @@ func (e *Enforce) normalize() error {
 // nobody keeps its sockets for the next run.
 type kernelFilter struct {
 	log *slog.Logger
-	// inForce tells the bans and allow entries that are in force; it is not
+	// inForce tells the bans or the allow entries that are in force; it is not
 	// called with mu held.
-	inForce func(func(guard.Change))
+	inForce func(guard.ChangeKind, func(guard.Change))
 	filling sync.WaitGroup // goroutines that enter what is in force
 
 	mu      sync.Mutex
@@ -82,7 +82,7 @@ const (
 	filterUnavailable = "unavailable"
 )
 
-func newKernelFilter(inForce func(func(guard.Change)), log *slog.Logger) *kernelFilter {
+func newKernelFilter(inForce func(guard.ChangeKind, func(guard.Change)), log *slog.Logger) *kernelFilter {
 	return &kernelFilter{log: log, inForce: inForce,
 		state: filterOff, sets: map[setName]*filterSet{}, dropped: map[string]*ebpf.Map{}}
 }
@@ -92,7 +92,7 @@ type filterPlan struct {
 	state    string
 	reason   error
 	programs map[string]*ebpf.Program // by listener; none unless the state is "on"
-	// unfilled are the sets made for it, with what is to be entered.
+	// unfilled are the sets of bans made for it, which have none yet.
 	unfilled map[setName]*filling
 }
 

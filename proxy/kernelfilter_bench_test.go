@@ -30,7 +30,10 @@ func benchmarkKernelFilter(b *testing.B, n int) {
 	for i := range bans {
 		bans[i] = randomBan(random)
 	}
-	f := newKernelFilter(func(yield func(guard.Change)) {
+	f := newKernelFilter(func(kind guard.ChangeKind, yield func(guard.Change)) {
+		if kind != guard.BanAdded {
+			return
+		}
 		for _, ch := range bans {
 			yield(ch)
 		}

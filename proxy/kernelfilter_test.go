@@ -48,9 +48,11 @@ type door struct {
 func newDoor(t *testing.T, address string, inForce ...guard.Change) *door {
 	needKernelFilter(t)
 	d := &door{t: t, inForce: inForce}
-	d.filter = newKernelFilter(func(f func(guard.Change)) {
+	d.filter = newKernelFilter(func(kind guard.ChangeKind, f func(guard.Change)) {
 		for _, ch := range d.inForce {
-			f(ch)
+			if ch.Kind == kind {
+				f(ch)
+			}
 		}
 	}, slog.New(slog.DiscardHandler))
 	d.svc = &service{Listener: Listener{Name: "imaps", Scope: "auth", Address: address}}
@@ -319,7 +321,10 @@ func TestKernelFilterFollowsReload(t *testing.T) {
 func TestKernelFilterChangesBeatTheList(t *testing.T) {
 	d := newDoor(t, "127.0.0.1:0")
 	d.enter(KernelFilterOff)
-	d.filter.inForce = func(f func(guard.Change)) {
+	d.filter.inForce = func(kind guard.ChangeKind, f func(guard.Change)) {
+		if kind != guard.BanAdded {
+			return
+		}
 		f(ban("127.0.0.9/32", "auth"))
 		f(ban("127.0.0.11/32", "auth"))
 		d.change(guard.BanRemoved, "127.0.0.9/32", "auth")
@@ -329,6 +334,30 @@ func TestKernelFilterChangesBeatTheList(t *testing.T) {
 	d.enters("127.0.0.9")
 	d.keptOut("127.0.0.10")
 	d.keptOut("127.0.0.11")
+}
+
+// A start waits for what is allowed, and not until a million bans are listed.
+func TestKernelFilterIsReadyBeforeItsBans(t *testing.T) {
+	d := newDoor(t, "127.0.0.1:0")
+	d.enter(KernelFilterOff)
+	var asked []guard.ChangeKind
+	d.filter.inForce = func(kind guard.ChangeKind, f func(guard.Change)) {
+		asked = append(asked, kind)
+		if kind == guard.BanAdded {
+			f(ban("127.0.0.9/32", "auth"))
+		}
+	}
+	services := []*service{d.svc}
+	plan, err := d.filter.prepare(KernelFilterRequired, services)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(asked) != 1 || asked[0] != guard.AllowAdded {
+		t.Errorf("asked for %v to make it ready, want what is allowed", asked)
+	}
+	d.filter.enter(plan, services, map[string]*listener{d.svc.Address: d.l})
+	d.filter.filling.Wait()
+	d.keptOut("127.0.0.9")
 }
 
 // From guesses to the kernel and back: the guard bans, the next SYN is dropped,
