@@ -21,6 +21,8 @@ type filterSet struct {
 	// touched are the keys that changes were about while what is in force is
 	// being read in, which is older. Nil otherwise.
 	touched map[filterKey]bool
+	// late are allow entries that found no room, until they find some or go.
+	late map[filterKey]bool
 }
 
 // A setName says what a filterSet holds.
@@ -54,7 +56,7 @@ func newFilterSet(name string) (*filterSet, error) {
 	if err != nil {
 		return nil, fmt.Errorf("make trie: %w", err)
 	}
-	return &filterSet{trie: trie, touched: map[filterKey]bool{}}, nil
+	return &filterSet{trie: trie, touched: map[filterKey]bool{}, late: map[filterKey]bool{}}, nil
 }
 
 func (s *filterSet) close() { s.trie.Close() }
@@ -94,6 +96,10 @@ func enterable(ch guard.Change, key filterKey) bool {
 func (f *kernelFilter) changed(ch guard.Change) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	f.changedLocked(ch)
+}
+
+func (f *kernelFilter) changedLocked(ch guard.Change) {
 	key, ok := newFilterKey(ch.Prefix)
 	set := f.sets[setOf(ch)]
 	if set == nil || !ok {
@@ -102,6 +108,7 @@ func (f *kernelFilter) changed(ch guard.Change) {
 	if set.touched != nil {
 		set.touched[key] = true
 	}
+	delete(set.late, key)
 	if !enterable(ch, key) {
 		set.remove(key)
 		return
@@ -113,7 +120,17 @@ func (f *kernelFilter) changed(ch guard.Change) {
 	f.noteFull(set, err)
 	if ch.Kind == guard.AllowAdded {
 		// A ban less is harmless, an allow entry less is not.
-		time.AfterFunc(time.Second, func() { f.changed(ch) })
+		set.late[key] = true
+		time.AfterFunc(time.Second, func() { f.tryLate(set, key, ch) })
+	}
+}
+
+// tryLate enters what found no room, unless it has gone meanwhile.
+func (f *kernelFilter) tryLate(set *filterSet, key filterKey, ch guard.Change) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.sets[setOf(ch)] == set && set.late[key] {
+		f.changedLocked(ch)
 	}
 }
 

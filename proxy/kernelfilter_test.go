@@ -290,6 +290,45 @@ func TestKernelFilterAllowBeatsBan(t *testing.T) {
 	d.enters("127.0.0.9")
 }
 
+// Where there is no room in the kernel a ban less is refused after the handshake.
+// An allow entry must come in once there is room, unless it has gone meanwhile.
+func TestKernelFilterWithoutRoom(t *testing.T) {
+	d := newDoor(t, "127.0.0.1:0", ban("127.0.0.9/32", "auth"))
+	tiny := func(name setName) *filterSet {
+		set := d.filter.sets[name]
+		set.close()
+		var err error
+		if set.trie, err = ebpf.NewMap(&ebpf.MapSpec{Type: ebpf.LPMTrie, KeySize: 20, ValueSize: 8,
+			MaxEntries: 1, Flags: unix.BPF_F_NO_PREALLOC}); err != nil {
+			t.Fatal(err)
+		}
+		return set
+	}
+	allow, all := tiny(setName{allow: true}), tiny(setName{scope: "all"})
+	d.enter(KernelFilterRequired) // with programs that look at these
+	d.change(guard.BanAdded, "127.0.0.10/32", "all")
+	d.change(guard.BanAdded, "127.0.0.11/32", "all")
+	d.keptOut("127.0.0.10")
+	d.enters("127.0.0.11")
+	if !all.full || all.entries != 1 {
+		t.Errorf("full: %v, with %d entries; want it full with one", all.full, all.entries)
+	}
+
+	d.change(guard.AllowAdded, "127.0.0.20/32", "all")
+	d.change(guard.AllowAdded, "127.0.0.10/32", "all")
+	d.change(guard.AllowAdded, "127.0.0.9/32", "all")
+	d.keptOut("127.0.0.9")
+	d.change(guard.AllowRemoved, "127.0.0.10/32", "all")
+	d.change(guard.AllowRemoved, "127.0.0.20/32", "all")
+	waitFor(t, "what was late to be entered", func() bool {
+		d.filter.mu.Lock()
+		defer d.filter.mu.Unlock()
+		return len(allow.late) == 0
+	})
+	d.enters("127.0.0.9")
+	d.keptOut("127.0.0.10")
+}
+
 // A trusted proxy is let in even if somebody had its address banned.
 func TestKernelFilterSparesTrustedProxies(t *testing.T) {
 	d := newDoor(t, "127.0.0.1:0", ban("127.0.0.0/8", "all"))
