@@ -64,8 +64,9 @@ func carry(to io.WriteCloser, from io.Reader, held *sync.RWMutex) {
 			return
 		}
 		held.RLock()
+		_, err = to.Write(b[:n])
 		held.RUnlock()
-		if _, err := to.Write(b[:n]); err != nil {
+		if err != nil {
 			return
 		}
 	}
