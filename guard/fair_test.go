@@ -485,7 +485,7 @@ func TestEveryBanOfARandomRunIsExplained(t *testing.T) {
 func TestEverythingAtOnce(t *testing.T) {
 	tell(t, func(c *Config) { c.MaxAddresses, c.MaxNetworks, c.MaxLogins = 100, 100, 100 }, func(s *story) {
 		s.g.Subscribe(func(Change) {})
-		defer s.g.Follow(func(News) {})()
+		defer s.g.Follow(func(*News) {})()
 		var wg sync.WaitGroup
 		for n := range 40 {
 			wg.Go(func() {

@@ -41,13 +41,15 @@ type watchers struct {
 	any  atomic.Int32
 	mu   sync.Mutex
 	list []*watcher
+	news News // of an event that is being told
 }
 
-type watcher struct{ f func(News) }
+type watcher struct{ f func(*News) }
 
 // Follow has f called with every event, for "events --follow" and the event
-// log. f must be quick and must not call the guard. stop ends it.
-func (g *Guard) Follow(f func(News)) (stop func()) {
+// log. f must be quick, must not call the guard, and must not keep what it is
+// given: that is used again. stop ends it.
+func (g *Guard) Follow(f func(*News)) (stop func()) {
 	w := &watcher{f}
 	g.watch.mu.Lock()
 	defer g.watch.mu.Unlock()
@@ -67,7 +69,7 @@ func (g *Guard) tellAttempt(t *try, ev *Event, outcome string, d Decision) {
 	if g.watch.any.Load() == 0 {
 		return
 	}
-	n := News{Event: *ev}
+	n := &News{Event: *ev}
 	n.Outcome = outcome
 	switch outcome {
 	case protocol.Success.String():
@@ -82,23 +84,29 @@ func (g *Guard) tellAttempt(t *try, ev *Event, outcome string, d Decision) {
 	if len(t.logins) > 1 {
 		n.Also = t.logins[1:]
 	}
-	g.tell(&n, d)
+	n.decided(d)
+	g.publish(n)
 }
 
 // tellEvent tells those who follow of any other event. ev is shared with the
-// evidence and is not changed.
+// evidence and is not changed. Each recipient of each message is one.
 func (g *Guard) tellEvent(ev *Event, loggedIn bool, d Decision) {
-	if g.watch.any.Load() > 0 {
-		g.tell(&News{Event: *ev, LoggedIn: loggedIn}, d)
+	if g.watch.any.Load() == 0 {
+		return
 	}
+	g.watch.mu.Lock()
+	defer g.watch.mu.Unlock()
+	n := &g.watch.news
+	*n = News{Event: *ev, LoggedIn: loggedIn}
+	n.decided(d)
+	g.publishLocked(n)
 }
 
-func (g *Guard) tell(n *News, d Decision) {
+func (n *News) decided(d Decision) {
 	n.Verdict, n.Rule = d.Verdict.String(), d.Rule
 	if d.Simulated != "" && n.Rule == "" {
 		n.Rule = d.Simulated
 	}
-	g.publish(n)
 }
 
 // tellBan tells those who follow that a ban began, or with "un" before its
@@ -136,7 +144,11 @@ func (g *Guard) tellHeard(t *heardChange) {
 func (g *Guard) publish(n *News) {
 	g.watch.mu.Lock()
 	defer g.watch.mu.Unlock()
+	g.publishLocked(n)
+}
+
+func (g *Guard) publishLocked(n *News) {
 	for _, w := range g.watch.list {
-		w.f(*n)
+		w.f(n)
 	}
 }

@@ -208,7 +208,7 @@ func TestFollowersSeeWhatHappensAndNoSecret(t *testing.T) {
 	tell(t, nil, func(s *story) {
 		var mu sync.Mutex
 		var got []News
-		stop := s.g.Follow(func(e News) { mu.Lock(); got = append(got, e); mu.Unlock() })
+		stop := s.g.Follow(func(e *News) { mu.Lock(); got = append(got, *e); mu.Unlock() })
 		s.wrong("192.0.2.1", "alice", "hunter2")
 		s.wrong("192.0.2.1", "alice", "hunter2")
 		s.right("192.0.2.1", "alice")
@@ -230,7 +230,7 @@ func TestFollowersSeeWhatHappensAndNoSecret(t *testing.T) {
 func TestFollowersAreToldOfBansAndSuccesses(t *testing.T) {
 	tell(t, nil, func(s *story) {
 		var got []News
-		defer s.g.Follow(func(n News) { got = append(got, n) })()
+		defer s.g.Follow(func(n *News) { got = append(got, *n) })()
 		s.right("192.0.2.9", "alice")
 		s.g.Report(mx("192.0.2.9"), "alice", protocol.Event{Kind: protocol.BadCommand})
 		s.guesses("192.0.2.1", "alice", 11)

@@ -281,7 +281,7 @@ func TestOtherNodesBansAreEvents(t *testing.T) {
 	two := startNode(t, one.opt.Store.GuessKey, t.TempDir(), srv.shared(), nil, nil)
 	var mu sync.Mutex
 	var heard []string
-	stop := two.g.Follow(func(n News) {
+	stop := two.g.Follow(func(n *News) {
 		mu.Lock()
 		defer mu.Unlock()
 		heard = append(heard, fmt.Sprintf("%s %s %s %v", n.Kind, n.Ban.Target, n.Ban.Rule, n.Elsewhere))

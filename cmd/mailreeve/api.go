@@ -279,9 +279,9 @@ func (d *daemon) apiEvents(w http.ResponseWriter, r *http.Request) {
 	}
 	events := make(chan guard.News, followBuffer)
 	var lost atomic.Int64
-	latest, stop := d.events.follow(past, func(e guard.News) {
+	latest, stop := d.events.follow(past, func(e *guard.News) {
 		select {
-		case events <- e:
+		case events <- *e:
 		default:
 			lost.Add(1)
 		}

@@ -6,6 +6,7 @@ import (
 	"sync/atomic"
 
 	"mailreeve/guard"
+	"mailreeve/protocol"
 )
 
 // recentEvents is how many events are kept in memory for who asks what has
@@ -14,6 +15,8 @@ const recentEvents = 1000
 
 // An eventHub is told of every event by the guard and passes it on: to who
 // follows, to the memory of recent ones, and to the event log. It never waits.
+// Accepted recipients are not remembered: a busy server has thousands in a
+// minute, and who asks what has just happened wants what was amiss.
 type eventHub struct {
 	// log is nil while none is kept.
 	log     atomic.Pointer[eventLog]
@@ -27,19 +30,21 @@ type eventHub struct {
 	followers []*eventFollower
 }
 
-type eventFollower struct{ f func(guard.News) }
+type eventFollower struct{ f func(*guard.News) }
 
 // note takes an event. It is called by the guard and must be quick.
-func (h *eventHub) note(n guard.News) {
+func (h *eventHub) note(n *guard.News) {
 	if l := h.log.Load(); l != nil {
 		l.note(n)
 	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if len(h.recent) < recentEvents {
-		h.recent = append(h.recent, n)
-	} else {
-		h.recent[h.next] = n
+	switch {
+	case n.Kind == protocol.GoodRcpt:
+	case len(h.recent) < recentEvents:
+		h.recent = append(h.recent, *n)
+	default:
+		h.recent[h.next] = *n
 		h.next = (h.next + 1) % recentEvents
 	}
 	for _, w := range h.followers {
@@ -48,8 +53,9 @@ func (h *eventHub) note(n guard.News) {
 }
 
 // follow gives the latest events, oldest first and at most past, and has f
-// called with every one after these. f must be quick. stop ends it.
-func (h *eventHub) follow(past int, f func(guard.News)) (latest []guard.News, stop func()) {
+// called with every one after these. f must be quick, and must not keep what it
+// is given. stop ends it.
+func (h *eventHub) follow(past int, f func(*guard.News)) (latest []guard.News, stop func()) {
 	w := &eventFollower{f}
 	h.mu.Lock()
 	defer h.mu.Unlock()

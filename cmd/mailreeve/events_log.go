@@ -70,9 +70,9 @@ func openEventLog(cfg EventsConfig, hub *eventHub, log *slog.Logger) (*eventLog,
 }
 
 // note queues an event, or counts it as lost.
-func (l *eventLog) note(n guard.News) {
+func (l *eventLog) note(n *guard.News) {
 	select {
-	case l.queue <- n:
+	case l.queue <- *n:
 	default:
 		l.lost.Add(1)
 		l.hub.dropped.Add(1)

@@ -17,8 +17,8 @@ import (
 	"mailreeve/protocol"
 )
 
-func someNews(i int) guard.News {
-	return guard.News{Event: guard.Event{
+func someNews(i int) *guard.News {
+	return &guard.News{Event: guard.Event{
 		Time: time.Unix(1_800_000_000+int64(i), 0), Kind: protocol.AuthFailure, Addr: netip.MustParseAddr("192.0.2.1"),
 		Login: fmt.Sprintf("user%d", i), Outcome: "failure", Guess: "0a1b",
 	}}
@@ -184,18 +184,21 @@ func TestLatestEventsAndThoseThatFollow(t *testing.T) {
 		hub.note(someNews(i))
 	}
 	var after []guard.News
-	latest, stop := hub.follow(3, func(n guard.News) { after = append(after, n) })
+	latest, stop := hub.follow(3, func(n *guard.News) { after = append(after, *n) })
 	hub.note(someNews(recentEvents + 10))
+	accepted := someNews(0)
+	accepted.Kind, accepted.Login = protocol.GoodRcpt, "accepted" // is not remembered
+	hub.note(accepted)
 	stop()
 	hub.note(someNews(recentEvents + 11))
 	var got []string
 	for _, n := range append(latest, after...) {
 		got = append(got, n.Login)
 	}
-	if want := "user1007 user1008 user1009 user1010"; strings.Join(got, " ") != want {
+	if want := "user1007 user1008 user1009 user1010 accepted"; strings.Join(got, " ") != want {
 		t.Errorf("got %v, want %s", got, want)
 	}
-	if all, _ := hub.follow(recentEvents, func(guard.News) {}); len(all) != recentEvents || all[0].Login != "user12" {
+	if all, _ := hub.follow(recentEvents, func(*guard.News) {}); len(all) != recentEvents || all[0].Login != "user12" {
 		t.Errorf("%d events, the first of %s", len(all), all[0].Login)
 	}
 }

@@ -122,7 +122,7 @@ func newSimulation(ctx context.Context, c *Config, s *survey) (*simulation, erro
 		return nil, err
 	}
 	sim.guard.SetAllowedNames(lookupAll(ctx, cfg.AllowedNames()))
-	sim.guard.Follow(func(n guard.News) {
+	sim.guard.Follow(func(n *guard.News) {
 		if n.Ban != nil && string(n.Kind) == n.Ban.Kind {
 			sim.mu.Lock()
 			defer sim.mu.Unlock()

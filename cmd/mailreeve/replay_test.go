@@ -41,7 +41,7 @@ func record(t *testing.T, edit func(*guard.Config), story func(r *recording)) []
 		}
 		r := &recording{T: t, guard: g}
 		out := json.NewEncoder(&r.text)
-		g.Follow(func(n guard.News) {
+		g.Follow(func(n *guard.News) {
 			if err := out.Encode(n); err != nil {
 				t.Error(err)
 			}
