@@ -178,9 +178,7 @@ func (c *conn) showServer(server *end) bool {
 			return c.copyBlind(server, c.client)
 		}
 		step := c.conv.Server(in.bytes()[pass:])
-		// What is left of what was read answers nothing that goes to the server
-		// from now on, and must not be taken for it.
-		c.behind = step.Do != protocol.More && len(in.bytes()) > pass+step.Take
+		c.noteBehind(step.Do != protocol.More && len(in.bytes()) > pass+step.Take)
 		c.notePhase()
 		if c.tell(&step) {
 			c.mu.Unlock()
@@ -216,7 +214,6 @@ func (c *conn) showServer(server *end) bool {
 		switch step.Do {
 		case protocol.More:
 			stuck := in.full()
-			c.caughtUp()
 			c.mu.Unlock()
 			if stuck {
 				c.stop("stuck", errors.New("the conversation asks for more than it may be shown"))
@@ -231,13 +228,15 @@ func (c *conn) showServer(server *end) bool {
 	}
 }
 
-// caughtUp lets the client's pump go on once all that the server has said so
-// far has been shown. It is called with mu held.
-func (c *conn) caughtUp() {
-	if c.behind {
-		c.behind = false
+// noteBehind keeps the client's pump waiting while there is something left of
+// what was read from the server: that answers nothing that goes to the server
+// from now on, and must not be taken for it. The beginning of a line is not
+// waited for, since nobody knows when the rest comes. It is called with mu held.
+func (c *conn) noteBehind(behind bool) {
+	if c.behind && !behind {
 		c.turn.Broadcast()
 	}
+	c.behind = behind
 }
 
 // deliver writes what a step lets pass and what we say ourselves. It is called
