@@ -131,8 +131,9 @@ func (c *conn) introduce() (protocol.Verdict, bool) {
 	}
 	s.metrics.headers.WithLabelValues(c.service.Name, "ok").Inc()
 	c.named = &f
-	exempt := s.guard.Exempt(f.client.Addr())
-	reason := s.conns.readdress(c, judged(f.client.Addr()), c.service.limits.bounds(exempt))
+	client := judged(f.client.Addr())
+	exempt := s.guard.Exempt(client)
+	reason := s.conns.readdress(c, client, c.service.limits.bounds(exempt))
 	if reason == "" && !exempt {
 		reason = s.arrivals.refuses(c.origin.Addr, &c.service.limits, moment())
 	}

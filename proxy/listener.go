@@ -150,9 +150,9 @@ func (s *Server) arrive(svc *service, fd int, peer netip.AddrPort) {
 		drop(fd)
 		return
 	}
-	exempt := trusted || s.guard.Exempt(peer.Addr())
+	exempt := trusted || s.guard.Exempt(origin.Addr)
 	if !exempt {
-		if reason := s.arrivals.refuses(peer.Addr(), &svc.limits, moment()); reason != "" {
+		if reason := s.arrivals.refuses(origin.Addr, &svc.limits, moment()); reason != "" {
 			s.metrics.refused.WithLabelValues(svc.Name, reason).Inc()
 			s.arrivals.report(origin, reason)
 			drop(fd)
