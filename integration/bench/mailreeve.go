@@ -11,8 +11,8 @@ import (
 
 // mailreeveConfig leaves everything at its default but for what the benchmark
 // is about: all clients are on loopback, which is else exempt from every rule;
-// 50 of them share an address at most, and thousands a network; nobody logs in or speaks for a while in
-// the rows about idle connections.
+// 50 of them share an address at most, and thousands a network; nobody logs in or
+// speaks for a while in the rows about idle connections.
 const mailreeveConfig = `hostname = "mx.example.test"
 [admin]
 socket = "@DIR@/admin.sock"
