@@ -55,3 +55,36 @@ func TestLostHandshakeIsExplained(t *testing.T) {
 		return strings.Contains(b.log.String(), "OpenSMTPD can lose a handshake")
 	})
 }
+
+// What a connection waits for ends with it, and is no fault that its log line
+// should tell of.
+func TestABanDuringTheDialIsNoFault(t *testing.T) {
+	silent := func(s *session) { s.rest() }
+	b := newBed(t, imapPlain, silent, func(c *Config, _ *guard.Config) {
+		c.Upstreams[0].TLS, c.Upstreams[0].Insecure = protocol.TLSStartTLS, true
+	})
+	client := b.dial("127.0.0.8")
+	client.expect("* OK")
+	client.send("a LOGIN alice right")
+	c := b.only()
+	b.waitFor("the dial", func() bool {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		return c.cancel != nil
+	})
+	if _, err := b.guard.AddBan(guard.BanRequest{Target: "127.0.0.8"}); err != nil {
+		t.Fatal(err)
+	}
+	end := ""
+	b.waitFor("the end", func() bool {
+		for line := range strings.Lines(b.log.String()) {
+			if strings.Contains(line, "client=127.0.0.8") {
+				end = line
+			}
+		}
+		return end != ""
+	})
+	if !strings.Contains(end, "end=banned") || strings.Contains(end, "error=") {
+		t.Errorf("the log says %s", end)
+	}
+}
