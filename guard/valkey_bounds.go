@@ -149,7 +149,7 @@ func (w *respWatch) element() error {
 		ok = len(text) == 0
 	case '$', '!', '=':
 		n, sound := respNumber(text)
-		if w.skip, ok = n+2, sound && n >= 0 && w.size+n <= maxAnswer; !ok {
+		if w.skip, ok = n+2, sound && n >= 0; !ok {
 			w.skip, ok = 0, string(text) == "-1" // RESP2's null
 		}
 		w.size += w.skip
@@ -176,9 +176,6 @@ func (w *respWatch) list(kind byte, text []byte) bool {
 	if !ok || n < 0 {
 		return string(text) == "-1" && kind == '*' // RESP2's null
 	}
-	if n > maxElements {
-		return false
-	}
 	if kind == '%' {
 		n *= 2
 	}
@@ -204,7 +201,8 @@ func (w *respWatch) closed() bool {
 	return true
 }
 
-// respNumber reads a number of the protocol.
+// respNumber reads a number of the protocol, of so few digits that nothing that
+// is reckoned with it overflows.
 func respNumber(text []byte) (n int64, ok bool) {
 	digits := bytes.TrimPrefix(text, []byte("-"))
 	if len(digits) == 0 || len(digits) > 18 {

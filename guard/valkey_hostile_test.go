@@ -1,6 +1,7 @@
 package guard
 
 import (
+	"fmt"
 	"io"
 	"net"
 	"slices"
@@ -121,6 +122,14 @@ func TestAnswersAreFollowed(t *testing.T) {
 		{"+OK\n", 0, errAnswer},
 		{"*1\r\n>1\r\n+x\r\n", 0, errAnswer},
 		{"+OK\r\n|1\r\n+a\r\n+b\r\n", 1, errAnswer},
+		// What is too much is so before it comes.
+		{strings.Repeat("*1\r\n", maxNested) + "+x\r\n", 1, nil},
+		{strings.Repeat("*1\r\n", maxNested+1), 0, errAnswer},
+		{fmt.Sprintf("$%d\r\n", maxAnswer), 0, errAnswer},
+		{fmt.Sprintf("*%d\r\n", maxElements+1), 0, errAnswer},
+		{fmt.Sprintf("%%%d\r\n", maxElements/2+1), 0, errAnswer},
+		{fmt.Sprintf("*%d\r\n*2\r\n", maxElements-1), 0, errAnswer},
+		{"+" + strings.Repeat("x", maxAnswerLine), 0, errAnswer},
 	} {
 		for _, step := range []int{1, 2, len(tt.text)} {
 			w := respWatch{unasked: true}
