@@ -246,3 +246,25 @@ func TestARecordInAnothersPlaceIsDamage(t *testing.T) {
 		t.Errorf("%d bans, want 1; recovered: %q", st.Bans, st.Store.Recovered)
 	}
 }
+
+// A ban that ends when no time can be written is no ban of ours.
+func TestABanEndsWithinTheTimesThatCanBeWritten(t *testing.T) {
+	for _, tt := range []struct {
+		since, until, forget int64
+		ok                   bool
+	}{
+		{maxMoment - 10, maxMoment - 5, maxMoment, true},
+		{maxMoment - 10, maxMoment - 5, maxMoment + 1, false},
+		{maxMoment - 10, maxMoment + 1, forever, false},
+		{maxMoment + 1, forever, forever, false},
+		{minMoment - 1, forever, forever, false},
+		{minMoment, forever, forever, true},
+	} {
+		s := sentence{since: tt.since, until: tt.until, forget: tt.forget}
+		s.sentenceKey = sentenceKey{kind: banned, key: key{kind: byAddress, prefix: mustAddr("192.0.2.1")}, scope: "all"}
+		var back sentence
+		if err := back.decode([]byte(s.storeKey()), s.encode(nil), plainText); (err == nil) != tt.ok {
+			t.Errorf("from %d to %d, kept until %d: %v", tt.since, tt.until, tt.forget, err)
+		}
+	}
+}

@@ -375,8 +375,10 @@ func TestAnImportIsAllOrNothing(t *testing.T) {
 		for i := range 300 {
 			requests = append(requests, BanRequest{Target: fmt.Sprintf("10.0.%d.%d", i/100, i%100), For: Duration(time.Hour)})
 		}
-		if _, err := s.g.AddBans(append(requests, BanRequest{Target: "0.0.0.0/0"})); err == nil || s.g.Status().Bans != 0 {
-			s.Errorf("error %v, %d bans", err, s.g.Status().Bans)
+		for _, slip := range []string{"0.0.0.0/0", "8.0.0.0/7", "::/0", "2000::/3"} {
+			if _, err := s.g.AddBans(append(requests, BanRequest{Target: slip})); err == nil || s.g.Status().Bans != 0 {
+				s.Errorf("with %s: error %v, %d bans", slip, err, s.g.Status().Bans)
+			}
 		}
 		for range 2 {
 			if bans, err := s.g.AddBans(requests); err != nil || len(bans) != 300 {

@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"crypto/tls"
 	"errors"
+	"fmt"
+	"io"
 	"net"
 	"strings"
 	"testing"
@@ -57,6 +59,28 @@ func TestStalledHandshakesKeepNobodyOut(t *testing.T) {
 	}
 	if n := len(b.server.current.handshakes); n != 0 {
 		t.Errorf("%d places are taken while nothing is computed", n)
+	}
+}
+
+// What bounds a client's first words bounds nothing that follows.
+func TestHandshakeBoundsNothingAfterIt(t *testing.T) {
+	got := make(chan int64, 1)
+	b := newBed(t, Listener{Protocol: "imap", TLS: protocol.TLSImplicit}, func(s *session) {
+		fmt.Fprint(s, "* OK Dovecot ready.\r\n")
+		tag, _, _ := strings.Cut(s.line(), " ")
+		fmt.Fprintf(s, "%s OK Logged in\r\n", tag)
+		n, _ := io.CopyN(io.Discard, s, 4*maxHandshake)
+		got <- n
+	}, nil)
+	c := b.dial("127.0.22.4").startTLS()
+	c.expect("* OK")
+	c.send("a LOGIN alice right")
+	c.expect("a OK")
+	if _, err := c.Write(make([]byte, 4*maxHandshake)); err != nil {
+		t.Fatal(err)
+	}
+	if n := <-got; n != 4*maxHandshake {
+		t.Errorf("%d bytes came through, want %d", n, 4*maxHandshake)
 	}
 }
 

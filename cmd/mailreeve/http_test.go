@@ -67,6 +67,18 @@ func TestHTTPConnectionsAreBounded(t *testing.T) {
 	})
 }
 
+// An Accept that fails, as it does without a descriptor to spare, takes no place.
+func TestHTTPFailedAcceptsTakeNoPlace(t *testing.T) {
+	pipes := make(pipeListener)
+	close(pipes)
+	l := boundListener(pipes, 1)
+	for range 3 {
+		if _, err := l.Accept(); !errors.Is(err, net.ErrClosed) || len(l.open) != 0 {
+			t.Fatalf("error %v, %d places taken", err, len(l.open))
+		}
+	}
+}
+
 // A request that does not come to its end is ended, in its headers and in its
 // body.
 func TestHTTPRequestsAreBoundedInTime(t *testing.T) {
