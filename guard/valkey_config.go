@@ -98,7 +98,8 @@ func (c *SharedStoreConfig) options() (valkey.ClientOption, error) {
 		// AlwaysPipelining it would be closed whenever nobody else uses it, and
 		// on a machine that is short of CPU each late answer would cost a new
 		// connection that is late again.
-		PipelineMultiplex: 0, BlockingPoolSize: 8, AlwaysPipelining: true,
+		// 0 would be as many as there are cores, up to four.
+		PipelineMultiplex: -1, BlockingPoolSize: 8, AlwaysPipelining: true,
 	}
 	if c.PasswordFile != "" {
 		p, err := secretFile(c.PasswordFile)

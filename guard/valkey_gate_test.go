@@ -1,6 +1,7 @@
 package guard
 
 import (
+	"strings"
 	"testing"
 	"time"
 
@@ -69,7 +70,7 @@ func TestATurnDoesNotProlongTheQuestion(t *testing.T) {
 		}
 		return views
 	}
-	look(far) // the server knows the script from now on
+	look(near) // it is connected, and the server knows the script from now on
 	// Half of a second is what this machine may be late by, in either wait.
 	l.link.timeout = time.Second
 	for range maxCalls {
@@ -85,6 +86,33 @@ func TestATurnDoesNotProlongTheQuestion(t *testing.T) {
 	look(near)
 	if views := look(far); len(views) != 0 {
 		t.Errorf("the store has %+v, want nothing reserved", views)
+	}
+}
+
+// What a node sends goes over one connection, which keeps its order, on however
+// many cores.
+func TestOneConnectionKeepsTheOrder(t *testing.T) {
+	shared := startServer(t).shared()
+	options, err := shared.options()
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := valkey.NewClient(options)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	for range 100 {
+		if err := c.Do(t.Context(), c.B().Set().Key("key").Value("value").Build()).Error(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	list, err := redisCLI(t, c, "CLIENT", "LIST").ToString()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n := strings.Count(list, "name=mailreeve "); n != 1 {
+		t.Errorf("%d connections:\n%s", n, list)
 	}
 }
 
