@@ -47,7 +47,7 @@ func TestABurstDoesNotMakeANodeCountAlone(t *testing.T) {
 // store after it has been given up changes nothing.
 func TestATurnDoesNotProlongTheQuestion(t *testing.T) {
 	srv := startServer(t)
-	way := startHeldWay(t, srv.addr)
+	way := startWay(t, srv.addr)
 	far := srv.client(t)
 	shared := srv.shared()
 	shared.Addresses = []string{way.addr}

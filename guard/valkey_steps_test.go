@@ -2,9 +2,6 @@ package guard
 
 import (
 	"fmt"
-	"io"
-	"net"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -12,95 +9,25 @@ import (
 	"mailreeve/protocol"
 )
 
-// A heldWay is a way to a server on which questions or answers can be held up,
-// while its lock is held, and all connections be cut.
-type heldWay struct {
-	addr               string
-	questions, answers sync.RWMutex
-
-	mu    sync.Mutex
-	conns []net.Conn
-}
-
-func startHeldWay(t *testing.T, to string) *heldWay {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	w := &heldWay{addr: l.Addr().String()}
-	t.Cleanup(func() {
-		l.Close()
-		w.cut()
-	})
-	go func() {
-		for {
-			client, err := l.Accept()
-			if err != nil {
-				return
-			}
-			server, err := net.Dial("tcp", to)
-			if err != nil {
-				client.Close()
-				continue
-			}
-			w.mu.Lock()
-			w.conns = append(w.conns, client, server)
-			w.mu.Unlock()
-			go carry(server, client, &w.questions)
-			go carry(client, server, &w.answers)
-		}
-	}()
-	return w
-}
-
-// carry carries what one end says to the other, while nobody holds the lock.
-func carry(to io.WriteCloser, from io.Reader, held *sync.RWMutex) {
-	defer to.Close()
-	b := make([]byte, 1<<16)
-	for {
-		n, err := from.Read(b)
-		if err != nil {
-			return
-		}
-		held.RLock()
-		_, err = to.Write(b[:n])
-		held.RUnlock()
-		if err != nil {
-			return
-		}
-	}
-}
-
-// cut ends all connections.
-func (w *heldWay) cut() {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	for _, c := range w.conns {
-		c.Close()
-	}
-	w.conns = nil
-}
-
 // slowSteps are what may happen to one step on its way to the store and back.
-var slowSteps = map[string]func(srv *server, w *heldWay, step func()){
-	"the question is late": func(_ *server, w *heldWay, step func()) {
+var slowSteps = map[string]func(srv *server, w *storeWay, step func()){
+	"the question is late": func(_ *server, w *storeWay, step func()) {
 		w.questions.Lock()
 		defer w.questions.Unlock()
 		step()
 	},
-	"the answer is late": func(_ *server, w *heldWay, step func()) {
+	"the answer is late": func(_ *server, w *storeWay, step func()) {
 		w.answers.Lock()
 		defer w.answers.Unlock()
 		step()
 	},
-	"the answer is lost": func(_ *server, w *heldWay, step func()) {
+	"the answer is lost": func(_ *server, w *storeWay, step func()) {
 		w.answers.Lock()
 		step()
 		w.cut()
 		w.answers.Unlock()
 	},
-	"the store stands still": func(srv *server, _ *heldWay, step func()) {
+	"the store stands still": func(srv *server, _ *storeWay, step func()) {
 		srv.signal(syscall.SIGSTOP)
 		defer srv.signal(syscall.SIGCONT)
 		step()
@@ -136,7 +63,7 @@ func TestTenFailuresBanHoweverSlowAStepIs(t *testing.T) {
 			t.Run(what+", "+name, func(t *testing.T) {
 				t.Parallel()
 				srv := startServer(t)
-				way := startHeldWay(t, srv.addr)
+				way := startWay(t, srv.addr)
 				store := srv.shared()
 				store.Timeout = Duration(100 * time.Millisecond)
 				two := startNode(t, "", t.TempDir(), store, nil, nil)

@@ -19,17 +19,7 @@ func TestAnAnswerAheadOfItsCredentialSettlesNothing(t *testing.T) {
 		fmt.Fprint(s, "b NO [AUTHENTICATIONFAILED] no\r\n")
 		s.rest()
 	}, nil)
-	client := b.dial("127.0.0.40")
-	client.expect("* OK")
-	client.send("a CAPABILITY")
-	c := b.only()
-	letGo := c.client.hold()
-	say <- true
-	b.waitFor("the write", func() bool { return c.client.writing.Load() != 0 })
-	read := c.bytesIn.Load()
-	client.send("b LOGIN alice wrong")
-	b.waitFor("the credential", func() bool { return c.bytesIn.Load() > read })
-	letGo()
+	client := b.sendsBehind("127.0.0.40", say, "b LOGIN alice wrong")
 	client.expect("a OK")
 	client.expect("b OK")
 	client.expect("b NO")
@@ -51,7 +41,17 @@ func TestHalfALineOfTheServerHoldsNothingUp(t *testing.T) {
 		fmt.Fprint(s, " line\r\nb OK\r\n")
 		s.rest()
 	}, nil)
-	client := b.dial("127.0.0.41")
+	client := b.sendsBehind("127.0.0.41", say, "b NOOP")
+	client.expect("a OK")
+	client.expect("* OK half a line")
+	client.expect("b OK")
+}
+
+// sendsBehind is a client whose second line is read while the answer to its first,
+// which the server gives when it may say it, is still being written.
+func (b *bed) sendsBehind(from string, say chan<- bool, line string) *client {
+	b.t.Helper()
+	client := b.dial(from)
 	client.expect("* OK")
 	client.send("a CAPABILITY")
 	c := b.only()
@@ -59,12 +59,10 @@ func TestHalfALineOfTheServerHoldsNothingUp(t *testing.T) {
 	say <- true
 	b.waitFor("the write", func() bool { return c.client.writing.Load() != 0 })
 	read := c.bytesIn.Load()
-	client.send("b NOOP")
-	b.waitFor("the command", func() bool { return c.bytesIn.Load() > read })
+	client.send(line)
+	b.waitFor("the line", func() bool { return c.bytesIn.Load() > read })
 	letGo()
-	client.expect("a OK")
-	client.expect("* OK half a line")
-	client.expect("b OK")
+	return client
 }
 
 // hold has writes wait until they are let go.
