@@ -178,8 +178,9 @@ func TestAttackRealServer(t *testing.T) {
 	const liars, times = 6, 20
 	for _, listener := range []string{"imaps", "pop3s", "sieve", "submissions"} {
 		judged := func() (n int) {
+			log := bed.Dovecot.FlushedLog(t)
 			for i := range liars {
-				n += bed.Dovecot.Log.Count(failedLogin(liarAddress(listener, i)))
+				n += log.Count(failedLogin(liarAddress(listener, i)))
 			}
 			return n
 		}

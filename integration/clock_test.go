@@ -60,7 +60,7 @@ func TestAPatientGuesserIsCaught(t *testing.T) {
 		p.Pass(11 * time.Minute)
 	}
 	ban := mustBan(t, p, from)
-	if n := bed.Dovecot.Log.Count(failedLogin(from)); ban.Rule != "authentication-slow" || n != 30 {
+	if n := bed.Dovecot.FlushedLog(t).Count(failedLogin(from)); ban.Rule != "authentication-slow" || n != 30 {
 		t.Errorf("%d guesses reached the server before the ban by %s: %v", n, ban.Rule, &answers)
 	}
 }

@@ -48,7 +48,7 @@ func TestAStalePhoneCostsItsOfficeNothing(t *testing.T) {
 	if bans := p.Admin("bans", "--kind", "any"); bans != "no bans\n" {
 		t.Errorf("bans:\n%s", bans)
 	}
-	if n := bed.Dovecot.Log.Count(failedLogin(office)); n != 1 {
+	if n := bed.Dovecot.FlushedLog(t).Count(failedLogin(office)); n != 1 {
 		t.Errorf("Dovecot was asked %d times", n)
 	}
 }
@@ -68,7 +68,7 @@ func TestOnesOwnAccountDoesNotClearTheScore(t *testing.T) {
 		answers.try(p.Guess("submissions", from, victim.Login, bed.Secrets.New(fmt.Sprintf("between%d", i))))
 	}
 	mustBan(t, p, from)
-	if n := bed.Dovecot.Log.Count(failedLogin(from)); n != limit {
+	if n := bed.Dovecot.FlushedLog(t).Count(failedLogin(from)); n != limit {
 		t.Errorf("the server saw %d guesses, want %d: %v", n, limit, &answers)
 	}
 }

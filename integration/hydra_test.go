@@ -60,7 +60,7 @@ func TestHydraIsStoppedAtTheLimit(t *testing.T) {
 
 	// Dovecot judges for Postfix too, so its log has the sum.
 	pattern := `passwd-file\(` + victim.Login + `,127\.0\.0\.1[,)].*(Password mismatch|unknown user)`
-	if n := bed.Dovecot.Log.Count(pattern); n == 0 || n > limit {
+	if n := bed.Dovecot.FlushedLog(t).Count(pattern); n == 0 || n > limit {
 		t.Errorf("Dovecot's log shows %d refused passwords, want 1 to %d", n, limit)
 	}
 	pattern = `SASL .* authentication failed.*sasl_username=` + victim.Login

@@ -31,7 +31,7 @@ func TestALoginIsClosedAfterItsLimit(t *testing.T) {
 		}
 	}
 	pattern := `passwd-file\(` + victim.Login + `,127\.31\.\d+\.1[,)].*Password mismatch`
-	if n := bed.Dovecot.Log.Count(pattern); n != limit {
+	if n := bed.Dovecot.FlushedLog(t).Count(pattern); n != limit {
 		t.Errorf("the servers saw %d guesses, want %d", n, limit)
 	}
 

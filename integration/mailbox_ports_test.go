@@ -78,7 +78,7 @@ func TestPOP3AndManageSieveBansCut(t *testing.T) {
 			if !dropped(t, guesser, p.Port(listener)) {
 				t.Error("the next connection was not dropped")
 			}
-			if n := bed.Dovecot.Log.Count(failedLogin(guesser)); n > limit {
+			if n := bed.Dovecot.FlushedLog(t).Count(failedLogin(guesser)); n > limit {
 				t.Errorf("Dovecot saw %d guesses, want at most %d", n, limit)
 			}
 		})
@@ -90,7 +90,7 @@ func TestPOP3AndManageSieveTakeNoPasswordInTheClear(t *testing.T) {
 	t.Parallel()
 	p := bed.NewProxy(t, mailboxes(map[string]any{"authentication": "100/1h"}))
 	for i, listener := range []string{"pop3", "sieve"} {
-		from, seen := fmt.Sprintf("127.70.2.%d", i+1), bed.Dovecot.Log.Count(`rip=127\.70\.2\.`)
+		from, seen := fmt.Sprintf("127.70.2.%d", i+1), bed.Dovecot.FlushedLog(t).Count(`rip=127\.70\.2\.`)
 		g := p.Guess(listener, from, bed.Bob.Login, bed.Bob.Password)
 		g.TLS = "none"
 		if answer, text, conn := g.Try(); answer == testbed.Accepted {
@@ -100,7 +100,7 @@ func TestPOP3AndManageSieveTakeNoPasswordInTheClear(t *testing.T) {
 		if points := p.Points(from); points != 0 {
 			t.Errorf("%s: %v points, want none", listener, points)
 		}
-		if n := bed.Dovecot.Log.Count(`rip=127\.70\.2\.`); n != seen {
+		if n := bed.Dovecot.FlushedLog(t).Count(`rip=127\.70\.2\.`); n != seen {
 			t.Errorf("%s: Dovecot heard of it %d times", listener, n-seen)
 		}
 	}

@@ -115,7 +115,7 @@ func TestASlowDovecotSeesNoMore(t *testing.T) {
 		answers.try(guess)
 	})
 	mustBan(t, p, attacker)
-	if n := dovecot.Log.Count(failedLogin(attacker)); n != limit {
+	if n := dovecot.FlushedLog(t).Count(failedLogin(attacker)); n != limit {
 		t.Errorf("Dovecot saw %d guesses, want %d: %v", n, limit, &answers)
 	}
 }

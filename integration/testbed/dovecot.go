@@ -6,6 +6,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"time"
 )
@@ -23,10 +24,12 @@ type Dovecot struct {
 	Sieve      int
 
 	// Log is where all of its processes write. Every refused password is one
-	// line there, also those that Postfix asked about.
+	// line there, also those that Postfix asked about. Who counts them asks for
+	// FlushedLog.
 	Log LogFile
 
-	proc *process
+	flushes atomic.Int64
+	proc    *process
 }
 
 // A DovecotSetup says how a Dovecot differs from the one that is deployed.
