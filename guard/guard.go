@@ -31,10 +31,10 @@
 //
 // # Limits
 //
-// Tables are bounded, see [Config] and figures.go; bans are not. A ban costs
-// 50 to 62 bytes, all counted (BenchmarkAdmit); with widen-after some 40 more for each
-// IPv6 /48 that has any, and without a store its evidence. A tracked address with
-// one failure costs about 1 KB with its network and its evidence
+// Tables are bounded, see [Config] and figures.go; bans are not. A ban costs 50
+// to 62 bytes, all counted (BenchmarkAdmit); with widen-after some 40 more for
+// each IPv6 /48 that has any, and without a store its evidence. A tracked
+// address with one failure costs about 1 KB with its network and its evidence
 // (BenchmarkTrackedAddress).
 package guard
 

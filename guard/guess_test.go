@@ -1,7 +1,9 @@
 package guard
 
 import (
+	"context"
 	"fmt"
+	"sync"
 	"testing"
 	"time"
 
@@ -83,5 +85,85 @@ func TestGuessesAreForgotten(t *testing.T) {
 		if len(gs.m) != maxGuesses || len(gs.byValue) > len(gs.m) {
 			t.Errorf("%d guesses and %d values are remembered, want at most %d", len(gs.m), len(gs.byValue), maxGuesses)
 		}
+	})
+}
+
+func TestTheSameWrongPasswordCountsOnce(t *testing.T) {
+	tell(t, nil, func(s *story) {
+		for i := range 40 {
+			s.logsIn("192.0.2.1", fmt.Sprintf("colleague%d", i))
+		}
+		reached, repeated := 0, 0
+		for range 500 {
+			switch a, v := s.ask(from("192.0.2.1"), plain("stale", "old")); {
+			case a != nil:
+				reached++
+				s.g.Settle(a, protocol.Failure, "")
+			case v == protocol.Repeated:
+				repeated++
+			default:
+				s.Fatalf("verdict %v", v)
+			}
+			time.Sleep(20 * time.Second)
+		}
+		if reached != 167 || repeated != 333 {
+			s.Errorf("%d reached the server, %d were answered by us; want one a minute", reached, repeated)
+		}
+		s.admits(from("192.0.2.1"), protocol.Pass)
+		w, err := s.g.Why("192.0.2.1")
+		if err != nil {
+			s.Fatal(err)
+		}
+		for _, sc := range w.Scores {
+			if sc.Points > 1 {
+				s.Errorf("score %+v", sc)
+			}
+		}
+	})
+}
+
+func TestIdenticalGuessesInFlightShareOneReservation(t *testing.T) {
+	tell(t, nil, func(s *story) {
+		var wg sync.WaitGroup
+		verdicts := make(chan protocol.Verdict, 50)
+		for range 50 {
+			wg.Go(func() {
+				a, d := s.g.Attempt(context.Background(), from("192.0.2.1"), plain("alice", "same"))
+				if a != nil {
+					time.Sleep(3 * time.Second)
+					s.g.Settle(a, protocol.Failure, "")
+				}
+				verdicts <- d.Verdict
+			})
+		}
+		wg.Wait()
+		close(verdicts)
+		count := map[protocol.Verdict]int{}
+		for v := range verdicts {
+			count[v]++
+		}
+		if count[protocol.Pass] != 1 || count[protocol.Repeated] != 49 {
+			s.Errorf("%v, want one to pass and the rest repeated", count)
+		}
+	})
+}
+
+func TestOnesOwnAccountDoesNotResetTheScore(t *testing.T) {
+	tell(t, nil, func(s *story) {
+		reached := 0
+		for i := range 20 {
+			reached += s.guesses("192.0.2.1", "victim", 4)
+			s.right("192.0.2.1", "attacker")
+			if i > 10 && reached > 10 {
+				s.Fatalf("%d guesses reached the server", reached)
+			}
+		}
+		if reached != 10 {
+			s.Errorf("%d guesses reached the server, want 10", reached)
+		}
+		// He logged in from there: the ban is soft, for his own account only.
+		s.admits(from("192.0.2.1"), protocol.Soft)
+		s.want(s.wrong("192.0.2.1", "victim", "again"), protocol.Refused)
+		s.logsIn("192.0.2.1", "attacker")
 	})
 }

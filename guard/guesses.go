@@ -9,11 +9,11 @@ import (
 // guesses remembers guesses: those in flight, those that failed of late, and
 // those that succeeded.
 //
-// It also tells apart what a window cannot. That knows 16 bits of a secret, so of
-// 65,536 pairs of different passwords for a login one pair would count as one, and
-// one guess more than the limit would reach the server. Of two that are both
-// remembered here the later one gets another value. What came through another
-// node, before a restart, or too long ago is not remembered.
+// It also tells apart what a window cannot. That knows 16 bits of a secret, so
+// of 65,536 pairs of different passwords for a login one pair would count as
+// one, and one guess more than the limit would reach the server. Of two that
+// are both remembered here the later one gets another value. What came through
+// another node, before a restart, or too long ago is not remembered.
 type guesses struct {
 	mu sync.Mutex
 	m  map[guessHash]*guessState

@@ -5,10 +5,10 @@ import (
 	"sync"
 )
 
-// To find what concerns one address or network, only rows of the widths that are
-// in use need to be looked up: a search each, where a walk through a million takes
-// a tenth of a second. What lies within a network has to be walked for, if there
-// is anything as narrow.
+// To find what concerns one address or network, only rows of the widths that
+// are in use need to be looked up: a search each, where a walk through a
+// million takes a tenth of a second. What lies within a network has to be
+// walked for, if there is anything as narrow.
 
 // rowWidths counts the rows of each prefix length: of IPv4, and of IPv6.
 type rowWidths [2][129]int32

@@ -97,8 +97,9 @@ func (s *settings) named(p netip.Prefix, login string) []key {
 	return []key{{kind: byLogin, login: login}}
 }
 
-// concerning calls f with every sentence that may concern a network, or a login if
-// there is none, or anybody. The caller holds mu, which is given up now and then.
+// concerning calls f with every sentence that may concern a network, or a login
+// if there is none, or anybody. The caller holds mu, which is given up now and
+// then.
 func (g *Guard) concerning(p netip.Prefix, anybody bool, f func(*sentence)) {
 	switch {
 	case anybody:

@@ -45,8 +45,9 @@ func fillUp(t *testing.T, dir string) (filler string) {
 	}
 }
 
-// A disk that is full for real: bans are enforced, it is said once, and what was
-// decided meanwhile is written when there is room again, where a restart finds it.
+// A disk that is full for real: bans are enforced, it is said once, and what
+// was decided meanwhile is written when there is room again, where a restart
+// finds it.
 func TestARealDiskIsFull(t *testing.T) {
 	dir, said := smallDisk(t, 1<<20), &saidLog{}
 	opt := Options{Store: StoreConfig{Kind: "embedded", Path: dir}, Log: slog.New(slog.NewTextHandler(said, nil))}

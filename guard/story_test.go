@@ -6,7 +6,6 @@ import (
 	"io"
 	"log/slog"
 	"net/netip"
-	"slices"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -44,8 +43,8 @@ func tell(t *testing.T, edit func(*Config), f func(s *story)) {
 }
 
 // storyKey is what guesses are hashed with. Two that no node has both seen are
-// told apart by a few bits of the hash: with a key by chance a story would once in
-// a while be short of a guess.
+// told apart by a few bits of the hash: with a key by chance a story would once
+// in a while be short of a guess.
 const storyKey = "the same key for all the stories"
 
 func open(t *testing.T, cfg Config, opt Options) *Guard {
@@ -295,86 +294,6 @@ func TestWhoHangsUpAfterSendingHasGuessed(t *testing.T) {
 	})
 }
 
-func TestTheSameWrongPasswordCountsOnce(t *testing.T) {
-	tell(t, nil, func(s *story) {
-		for i := range 40 {
-			s.logsIn("192.0.2.1", fmt.Sprintf("colleague%d", i))
-		}
-		reached, repeated := 0, 0
-		for range 500 {
-			switch a, v := s.ask(from("192.0.2.1"), plain("stale", "old")); {
-			case a != nil:
-				reached++
-				s.g.Settle(a, protocol.Failure, "")
-			case v == protocol.Repeated:
-				repeated++
-			default:
-				s.Fatalf("verdict %v", v)
-			}
-			time.Sleep(20 * time.Second)
-		}
-		if reached != 167 || repeated != 333 {
-			s.Errorf("%d reached the server, %d were answered by us; want one a minute", reached, repeated)
-		}
-		s.admits(from("192.0.2.1"), protocol.Pass)
-		w, err := s.g.Why("192.0.2.1")
-		if err != nil {
-			s.Fatal(err)
-		}
-		for _, sc := range w.Scores {
-			if sc.Points > 1 {
-				s.Errorf("score %+v", sc)
-			}
-		}
-	})
-}
-
-func TestIdenticalGuessesInFlightShareOneReservation(t *testing.T) {
-	tell(t, nil, func(s *story) {
-		var wg sync.WaitGroup
-		verdicts := make(chan protocol.Verdict, 50)
-		for range 50 {
-			wg.Go(func() {
-				a, d := s.g.Attempt(context.Background(), from("192.0.2.1"), plain("alice", "same"))
-				if a != nil {
-					time.Sleep(3 * time.Second)
-					s.g.Settle(a, protocol.Failure, "")
-				}
-				verdicts <- d.Verdict
-			})
-		}
-		wg.Wait()
-		close(verdicts)
-		count := map[protocol.Verdict]int{}
-		for v := range verdicts {
-			count[v]++
-		}
-		if count[protocol.Pass] != 1 || count[protocol.Repeated] != 49 {
-			s.Errorf("%v, want one to pass and the rest repeated", count)
-		}
-	})
-}
-
-func TestOnesOwnAccountDoesNotResetTheScore(t *testing.T) {
-	tell(t, nil, func(s *story) {
-		reached := 0
-		for i := range 20 {
-			reached += s.guesses("192.0.2.1", "victim", 4)
-			s.right("192.0.2.1", "attacker")
-			if i > 10 && reached > 10 {
-				s.Fatalf("%d guesses reached the server", reached)
-			}
-		}
-		if reached != 10 {
-			s.Errorf("%d guesses reached the server, want 10", reached)
-		}
-		// He logged in from there: the ban is soft, for his own account only.
-		s.admits(from("192.0.2.1"), protocol.Soft)
-		s.want(s.wrong("192.0.2.1", "victim", "again"), protocol.Refused)
-		s.logsIn("192.0.2.1", "attacker")
-	})
-}
-
 func TestAThousandAddressesOfOne64CountAsOne(t *testing.T) {
 	tell(t, nil, func(s *story) {
 		reached := 0
@@ -436,113 +355,6 @@ func TestLoiterersAreBannedAtTheLimit(t *testing.T) {
 			}
 			s.want(s.g.Report(from("192.0.2.1"), "", protocol.Event{Kind: protocol.Loitering}).Verdict, want)
 			time.Sleep(9 * time.Minute) // 150 in less than a day
-		}
-	})
-}
-
-func TestBansDoubleAndAreForgottenInTime(t *testing.T) {
-	tell(t, nil, func(s *story) {
-		lengths := []time.Duration{}
-		reached := []int{}
-		for range 4 {
-			reached = append(reached, s.guesses("192.0.2.1", "alice", 12))
-			b := s.g.Bans(BanFilter{})
-			if len(b) != 1 {
-				s.Fatalf("bans: %+v", b)
-			}
-			lengths = append(lengths, b[0].Until.Sub(b[0].Since))
-			time.Sleep(time.Until(b[0].Until) + time.Hour + time.Second)
-		}
-		for i, want := range []time.Duration{time.Hour, 2 * time.Hour, 4 * time.Hour, 8 * time.Hour} {
-			if lengths[i] < want || lengths[i] > want*11/10 {
-				s.Errorf("ban %d lasted %v, want %v", i, lengths[i], want)
-			}
-		}
-		if want := []int{10, 5, 4, 2}; fmt.Sprint(reached) != fmt.Sprint(want) {
-			s.Errorf("guesses that reached the server before each ban: %v, want %v", reached, want)
-		}
-		time.Sleep(4 * 9 * time.Hour)
-		s.guesses("192.0.2.1", "alice", 12)
-		if b := s.g.Bans(BanFilter{}); len(b) != 1 || b[0].Count != 1 {
-			s.Errorf("after the history: %+v", b)
-		}
-	})
-}
-
-func TestUnbanClearsAllAndSaysWhat(t *testing.T) {
-	tell(t, nil, func(s *story) {
-		s.guesses("192.0.2.1", "alice", 12)
-		s.guesses("192.0.2.9", "bob", 3)
-		r, err := s.g.Unban(UnbanRequest{Target: "192.0.2.1"})
-		if err != nil || len(r.Bans) != 1 || r.Counters == 0 || r.Points == 0 {
-			s.Errorf("removed %+v, %v", r, err)
-		}
-		s.admits(from("192.0.2.1"), protocol.Pass)
-		if w, _ := s.g.Why("192.0.2.1"); len(w.Bans)+len(w.Past) != 0 {
-			s.Errorf("why: %+v", w)
-		}
-		if n := s.guesses("192.0.2.1", "carol", 12); n != 10 {
-			s.Errorf("%d guesses after the unban, want 10", n)
-		}
-		if w, _ := s.g.Why("192.0.2.9"); len(w.Scores) == 0 {
-			s.Error("another address lost its points")
-		}
-	})
-}
-
-func TestAllowBeatsBanAtOnce(t *testing.T) {
-	tell(t, nil, func(s *story) {
-		s.guesses("192.0.2.1", "alice", 12)
-		s.admits(from("192.0.2.1"), protocol.Banned)
-		if _, err := s.g.Allow(AllowRequest{Target: "192.0.2.0/28", For: Duration(time.Hour)}); err != nil {
-			s.Fatal(err)
-		}
-		s.admits(from("192.0.2.1"), protocol.Pass)
-		s.logsIn("192.0.2.1", "alice")
-		// Its failures still count for the login.
-		if n := s.guesses("192.0.2.1", "bob", 30); n != 20 {
-			s.Errorf("%d guesses, want the login's 20", n)
-		}
-		s.g.SetAllowedNames(map[string][]netip.Addr{"home.example.test": {netip.MustParseAddr("203.0.113.4")}})
-		if n := s.guesses("203.0.113.4", "carol", 15); n != 15 {
-			s.Errorf("%d guesses from an allowed name, want 15", n)
-		}
-		time.Sleep(59 * time.Minute)
-		if _, err := s.g.AddBan(BanRequest{Target: "192.0.2.0/24", For: Duration(2 * time.Hour)}); err != nil {
-			s.Fatal(err)
-		}
-		s.admits(mx("192.0.2.1"), protocol.Pass)
-		s.admits(mx("192.0.2.200"), protocol.Banned)
-		time.Sleep(time.Minute)
-		s.admits(mx("192.0.2.1"), protocol.Banned)
-	})
-}
-
-func TestSubscribersHearBeforeTheDecidingCallReturns(t *testing.T) {
-	tell(t, nil, func(s *story) {
-		var mu sync.Mutex
-		var heard []Change
-		s.g.Subscribe(func(c Change) {
-			mu.Lock()
-			defer mu.Unlock()
-			heard = append(heard, c)
-		})
-		changes := func() []Change {
-			mu.Lock()
-			defer mu.Unlock()
-			return slices.Clone(heard)
-		}
-		s.guesses("192.0.2.1", "alice", 9)
-		if c := changes(); len(c) != 0 {
-			s.Fatalf("heard %+v", c)
-		}
-		s.guesses("192.0.2.1", "alice", 1)
-		if c := changes(); len(c) != 1 || c[0].Kind != BanAdded || !c[0].Covers(from("192.0.2.1")) || c[0].Covers(mx("192.0.2.1")) {
-			s.Fatalf("heard %+v", c)
-		}
-		time.Sleep(time.Hour + 2*time.Second)
-		if c := changes(); len(c) != 2 || c[1].Kind != BanRemoved {
-			s.Fatalf("heard %+v", c)
 		}
 	})
 }

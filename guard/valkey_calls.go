@@ -163,8 +163,8 @@ func (s *counters) ints(ctx context.Context, c valkey.Client, keys, args []strin
 	return out, nil
 }
 
-// A ledgerStep is a settlement or a charge, the clearing of a key, or the pardon of
-// a guarded login's networks, as it is sent or kept to be sent later.
+// A ledgerStep is a settlement or a charge, the clearing of a key, or the
+// pardon of a guarded login's networks, as it is sent or kept to be sent later.
 type ledgerStep struct {
 	// id names the step: sent twice it counts once.
 	id string

@@ -165,8 +165,9 @@ func TestSoakVerdict(t *testing.T) {
 
 // level waits until no client is there and has all bans, points and history
 // forgotten: they are what mailreeve is to remember, more of them after an hour
-// than after a few minutes. Then it takes the least of what it sees until memory has been collected a few times, which to look is enough to
-// bring about: the connections to the servers end meanwhile, too.
+// than after a few minutes. Then it takes the least of what it sees until
+// memory has been collected a few times, which to look is enough to bring
+// about: the connections to the servers end meanwhile, too.
 func (s *soak) level(t *testing.T) level {
 	t.Helper()
 	testbed.Eventually(t, "all clients to be gone", func() bool {

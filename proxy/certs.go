@@ -135,9 +135,9 @@ func (c *certs) rsaOnly() bool {
 	return len(c.list) > 0
 }
 
-// authenticatedSuites are TLS 1.2's suites of authenticated encryption with forward
-// secrecy. What else Go would take is CBC, which the Lucky Thirteen attack is
-// about. TLS 1.3 has no other kind.
+// authenticatedSuites are TLS 1.2's suites of authenticated encryption with
+// forward secrecy. What else Go would take is CBC, which the Lucky Thirteen
+// attack is about. TLS 1.3 has no other kind.
 var authenticatedSuites = []uint16{
 	tls.TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256,
 	tls.TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384,

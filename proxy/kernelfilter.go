@@ -248,8 +248,8 @@ func (f *kernelFilter) attach(l *listener, name string, p *ebpf.Program) {
 	}
 }
 
-// detachFilter takes the filter off an accepted socket, which has inherited it: it
-// would cost time there for every packet. Without one it does nothing.
+// detachFilter takes the filter off an accepted socket, which has inherited it:
+// it would cost time there for every packet. Without one it does nothing.
 func detachFilter(fd int) {
 	_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_DETACH_FILTER, 0)
 }

@@ -14,9 +14,9 @@ import (
 )
 
 // BenchmarkKernelFilter tells, for a number of bans, what a start costs
-// (start-ms before the listeners open, fill-ms in all, B/ban), what one change costs (ns/change), and how long the program
-// takes for a SYN that is let in (ns/op) after two empty tries and the full
-// one.
+// (start-ms before the listeners open, fill-ms in all, B/ban), what one change
+// costs (ns/change), and how long the program takes for a SYN that is let in
+// (ns/op) after two empty tries and the full one.
 func BenchmarkKernelFilter(b *testing.B) {
 	for _, n := range []int{10_000, 100_000, 1_000_000} {
 		b.Run(fmt.Sprint(n), func(b *testing.B) { benchmarkKernelFilter(b, n) })

@@ -47,8 +47,8 @@ func TestHalfALineOfTheServerHoldsNothingUp(t *testing.T) {
 	client.expect("b OK")
 }
 
-// sendsBehind is a client whose second line is read while the answer to its first,
-// which the server gives when it may say it, is still being written.
+// sendsBehind is a client whose second line is read while the answer to its
+// first, which the server gives when it may say it, is still being written.
 func (b *bed) sendsBehind(from string, say chan<- bool, line string) *client {
 	b.t.Helper()
 	client := b.dial(from)

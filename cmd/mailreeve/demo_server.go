@@ -40,9 +40,9 @@ func demoUsers() []demoUser {
 const maxDemoMessage = 25 << 20
 
 // A demoServer is the mail server behind the demo's proxy: it takes mail over
-// SMTP, gives it out over IMAP and POP3, and keeps Sieve scripts, all in memory.
-// Its ports are on loopback and want a PROXY v2 header, as Postfix and Dovecot behind mailreeve
-// do; who comes without one is turned away.
+// SMTP, gives it out over IMAP and POP3, and keeps Sieve scripts, all in
+// memory. Its ports are on loopback and want a PROXY v2 header, as Postfix and
+// Dovecot behind mailreeve do; who comes without one is turned away.
 type demoServer struct {
 	mx, submission, imap, pop3, sieve net.Listener
 

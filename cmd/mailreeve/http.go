@@ -10,8 +10,8 @@ import (
 	"time"
 )
 
-// An httpBounds bounds what clients of one of our HTTP listeners may take from the
-// program, which needs its descriptors for mail.
+// An httpBounds bounds what clients of one of our HTTP listeners may take from
+// the program, which needs its descriptors for mail.
 type httpBounds struct {
 	// header bounds the time until a request's headers are there, and idle how
 	// long a connection may wait for its next request.

@@ -93,8 +93,8 @@ func (g Guess) Answer() Answer {
 }
 
 // A refusedError is what a connection was told in place of a greeting, or of
-// what an opening command is usually answered: over TLS, or where none is needed, EHLO is what
-// dials the server.
+// what an opening command is usually answered: over TLS, or where none is
+// needed, EHLO is what dials the server.
 type refusedError struct {
 	command, line string
 }

@@ -20,8 +20,9 @@ func KernelFilter() string {
 }
 
 // giveUpEarly has the kernel end a connection attempt whose SYN nobody answers
-// after 3 s (tcp(7), TCP_SYNCNT), where that is to be expected. A limit of our own
-// as short as that would end those, too, that wait for us on a busy machine.
+// after 3 s (tcp(7), TCP_SYNCNT), where that is to be expected. A limit of our
+// own as short as that would end those, too, that wait for us on a busy
+// machine.
 func giveUpEarly(_, _ string, c syscall.RawConn) error {
 	if KernelFilter() == "off" {
 		return nil

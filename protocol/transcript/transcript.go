@@ -41,8 +41,9 @@
 //
 // The setup's keys are those of protocol.Setup: tls, secure, plaintext-auth,
 // no-auth, soft, hostname, sep, xclient (the client's address and port, a
-// comma, and ours), and of its Offer: host, caps (with semicolons), family. "delivery=lines" and "delivery=coalesced" leave out the plays with
-// other borders.
+// comma, and ours), and of its Offer: host, caps (with semicolons), family.
+// "delivery=lines" and "delivery=coalesced" leave out the plays with other
+// borders.
 //
 // A blank line parts what cannot come at once, such as a server's greeting and
 // its reply to a command that is sent only after the greeting.
