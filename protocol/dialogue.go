@@ -11,6 +11,9 @@ type dialogue struct {
 	server serverState
 	// bye is set when the server has said that it will close.
 	bye bool
+	// stray is set after a reply that nobody asked for, where replies are told
+	// apart by their place alone: from then on any of them may be another's.
+	stray bool
 
 	// pending are the commands that are with the server, oldest first.
 	pending []pendingCommand
@@ -126,8 +129,16 @@ func (d *dialogue) forward(tag, verb string, size int) Step {
 
 // hold asks the guard about the credential of the command in hand. With ok it
 // may go on; otherwise the step says how to proceed. A verdict stays until it
-// is used up, so that a dial may come in between.
+// is used up, so that a dial may come in between. No credential goes to a server
+// whose reply to it could not be known.
 func (d *dialogue) hold(cred func() *Credential) (Step, bool) {
+	if d.stray {
+		step := Step{Do: End, Outcome: d.outstanding(), Why: "server has answered what nobody asked"}
+		if !d.bye {
+			step.ToClient = d.words.gone
+		}
+		return step, false
+	}
 	if !d.ask.known {
 		c := cred()
 		d.who = ""
@@ -140,9 +151,9 @@ func (d *dialogue) hold(cred func() *Credential) (Step, bool) {
 }
 
 // withheld is what comes of a credential that did not get a Pass: the question
-// itself, or with the guard's answer in hand, the refusal.
+// itself, or the end, or with the guard's answer in hand, the refusal.
 func (d *dialogue) withheld(step Step, tag string, size int) Step {
-	if step.Do == Hold {
+	if step.Do == Hold || step.Do == End {
 		return step
 	}
 	v := d.ask.verdict

@@ -138,7 +138,7 @@ func (d *dialogue) respond(text []byte, size int) Step {
 func (d *dialogue) holdResponse(text []byte, size int) Step {
 	a := d.auth
 	step, ok := d.hold(a.x.credential)
-	if !ok && step.Do == Hold {
+	if step.Do == Hold || step.Do == End {
 		return step
 	}
 	if !ok {

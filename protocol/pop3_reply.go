@@ -23,6 +23,7 @@ func (c *pop3Conversation) Server(data []byte) Step {
 		return c.listed(line)
 	case len(c.pending) == 0:
 		// Nobody asked. Some servers say why they close.
+		c.stray = true
 		r := parsePOP3Reply(line)
 		step := Step{Take: len(line), Forward: true}
 		c.noteOther(&step, r)

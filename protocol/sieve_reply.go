@@ -93,6 +93,7 @@ func (c *sieveConversation) final(whole []byte, r reply) Step {
 	}
 	step := Step{Take: len(whole), Forward: true}
 	c.bye = c.bye || r.code == "BYE"
+	c.stray = c.stray || len(c.pending) == 0
 	if len(c.pending) == 0 || r.code == "BYE" && c.pending[0].verb != "AUTHENTICATE" {
 		if m := c.set.replies().lookup("managesieve", "*", r); m.kind != "" {
 			step.Events = []Event{{Kind: m.kind, Code: sieveLabel(r)}}
