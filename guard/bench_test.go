@@ -35,20 +35,29 @@ func BenchmarkAttempt(b *testing.B) {
 	}
 }
 
-// BenchmarkGoodRcpt is what every recipient of every accepted message costs.
+// BenchmarkGoodRcpt is what every recipient of every accepted message costs: of
+// one who writes to the same people, and of one who always finds others.
 func BenchmarkGoodRcpt(b *testing.B) {
-	g, err := Open(DefaultConfig(), Options{Store: StoreConfig{Kind: "memory"}, Log: slog.New(slog.NewTextHandler(io.Discard, nil))})
-	if err != nil {
-		b.Fatal(err)
-	}
-	defer g.Close()
-	b.ReportAllocs()
-	o := from("192.0.2.1")
-	e := protocol.Event{Kind: protocol.GoodRcpt, Recipient: "bob@example.test", Code: "250 2.0.0"}
-	for b.Loop() {
-		if d := g.Report(o, "", e); d.Verdict != protocol.Pass {
-			b.Fatal(d)
-		}
+	for name, people := range map[string]int{"same": 100, "others": 100_000} {
+		b.Run(name, func(b *testing.B) {
+			g, err := Open(DefaultConfig(), Options{Store: StoreConfig{Kind: "memory"}, Log: slog.New(slog.NewTextHandler(io.Discard, nil))})
+			if err != nil {
+				b.Fatal(err)
+			}
+			defer g.Close()
+			defer g.Follow(func(*News) {})() // as the program does
+			events := make([]protocol.Event, people)
+			for i := range events {
+				events[i] = protocol.Event{Kind: protocol.GoodRcpt, Recipient: fmt.Sprintf("person%d@example.test", i), Code: "250 2.0.0"}
+			}
+			b.ReportAllocs()
+			o := from("192.0.2.1")
+			for i := 0; b.Loop(); i++ {
+				if d := g.Report(o, "", events[i%people]); d.Verdict != protocol.Pass {
+					b.Fatal(d)
+				}
+			}
+		})
 	}
 }
 

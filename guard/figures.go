@@ -102,6 +102,12 @@ const (
 	shareNeeded = 0.25
 	shareUntil  = 5
 
+	// goodAgain is the part of a rule's period, its 64th, within which a good
+	// recipient is not counted again: 22 minutes of a day. So the share may
+	// forget one by as much too early, and the mail of a sender who writes to
+	// the same people all day costs a look, and no call to a shared store.
+	goodAgain = 64
+
 	// penaltySlow, and definiteWithin: when Postfix's "Connection lost to
 	// authentication server" is a wrong password. Dovecot's penalty makes the
 	// answer take 15 s, and Postfix gives up after 10; a restarting Dovecot

@@ -91,6 +91,7 @@ type Guard struct {
 	log         *slog.Logger
 	clock       *clock
 	hashKey     []byte
+	distinctKey [16]byte  // see distinct
 	macs        sync.Pool // of *keyedHash, with hashKey
 	storeConfig StoreConfig
 	recovered   string
@@ -165,7 +166,8 @@ func Open(cfg Config, opt Options) (*Guard, error) {
 	}
 	set := newSettings(cfg, &opt)
 	g := &Guard{
-		log: opt.Log, clock: newClock(opt.Now), hashKey: hashKey, storeConfig: opt.Store,
+		log: opt.Log, clock: newClock(opt.Now), storeConfig: opt.Store,
+		hashKey: hashKey, distinctKey: deriveDistinctKey(hashKey),
 		queues: newQueues(), places: newPlaces(cfg.MaxLogins),
 		guesses: newGuesses(), pace: newPace(), trouble: newTrouble(), stats: newStats(),
 		quit: make(chan struct{}), kept: make(chan struct{}),

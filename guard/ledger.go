@@ -22,6 +22,10 @@ type ledger interface {
 	// charge adds points that were not reserved.
 	charge(now time.Time, claims []claim, ev *Event) []total
 
+	// note counts a good recipient, the other side of a share, unless it was
+	// counted a short while ago, see goodAgain.
+	note(now time.Time, c claim)
+
 	// clear forgets the settled points of the windows that which chooses, up to
 	// a moment in milliseconds, and tells what they were. What is reserved
 	// stays reserved.

@@ -119,6 +119,16 @@ func (n *naive) charge(now int64, claims []claim) (tripped []bool) {
 	return tripped
 }
 
+// note counts a good recipient that was not counted of late.
+func (n *naive) note(now int64, c *claim) {
+	_, noted := n.live(now, c, true)
+	if c.value == 0 || !slices.ContainsFunc(noted, func(e naiveEvent) bool {
+		return e.value == c.value && e.at > now-c.period.Milliseconds()/goodAgain
+	}) {
+		n.charge(now, []claim{*c})
+	}
+}
+
 // clear forgets what is not younger than upto, and tells its sum.
 func (n *naive) clear(now, upto int64, c *claim) (sum milli) {
 	_, events := n.live(now, c, false)

@@ -158,16 +158,11 @@ func (l *memoryLedger) chargeLocked(now int64, claims []claim, ev *Event) []tota
 	var seen *trace
 	for i := range claims {
 		c := &claims[i]
-		e, w := l.windowLocked(now, c)
 		if seen == nil && !c.good { // nobody is ever asked to explain good ones
 			seen = l.commons.trace(ev)
 		}
-		m := mark{at: now, points: c.points, value: c.value, hard: c.hard}
-		if !c.good {
-			m.trace = seen
-		}
-		w.charge(m, c.keep)
-		l.dirty[c.key] = struct{}{}
+		e, w := l.windowLocked(now, c)
+		l.markLocked(now, c, w, seen)
 		t := total{key: c.key, rule: c.rule, sum: w.sum, limit: c.limit}
 		if !c.good && !w.tripped && e.trips(w, c) {
 			w.tripped, t.tripped = true, true
@@ -175,6 +170,46 @@ func (l *memoryLedger) chargeLocked(now int64, claims []claim, ev *Event) []tota
 		totals = append(totals, t)
 	}
 	return totals
+}
+
+// markLocked adds a claim's mark to its window.
+func (l *memoryLedger) markLocked(now int64, c *claim, w *ruleWindow, seen *trace) {
+	m := mark{at: now, points: c.points, value: c.value, hard: c.hard}
+	if !c.good {
+		m.trace = seen
+	}
+	w.charge(m, c.keep)
+	l.dirty[c.key] = struct{}{}
+}
+
+func (l *memoryLedger) note(now time.Time, c claim) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if ms := now.UnixMilli(); !l.notedLocked(ms, &c) {
+		_, w := l.windowLocked(ms, &c)
+		l.markLocked(ms, &c, w, nil)
+	}
+}
+
+// noted tells whether a good recipient need not be counted again.
+func (l *memoryLedger) noted(now time.Time, c *claim) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.notedLocked(now.UnixMilli(), c)
+}
+
+func (l *memoryLedger) notedLocked(now int64, c *claim) bool {
+	e := l.entries[c.key]
+	if e == nil {
+		return false
+	}
+	e.touched = now
+	for i := range e.windows {
+		if w := &e.windows[i]; w.good && w.rule == c.rule {
+			return w.hasSince(c.value, now-c.period.Milliseconds()/goodAgain)
+		}
+	}
+	return false
 }
 
 // trips tells whether a window has reached its limit. Most of a big sender's

@@ -343,6 +343,28 @@ func TestUnknownRecipientsBanInTheScopeWhereTheyHappened(t *testing.T) {
 			s.want(rcpt("192.0.2.3", protocol.RelayDenied, "x@elsewhere.test"), protocol.Pass)
 		}
 		s.want(rcpt("192.0.2.3", protocol.RelayDenied, "x@elsewhere.test"), protocol.Banned)
+
+		// Nor does mail to whom everybody may write to protect.
+		for i := range 200 {
+			rcpt("192.0.2.4", protocol.GoodRcpt, fmt.Sprintf("postmaster@site%d.test", i))
+		}
+		for i := range 34 {
+			s.want(rcpt("192.0.2.4", protocol.InvalidRcpt, fmt.Sprintf("nobody%d@example.test", i)), protocol.Pass)
+		}
+		s.want(rcpt("192.0.2.4", protocol.InvalidRcpt, "the-35th@example.test"), protocol.Banned)
+	})
+}
+
+// Each message of each sender tells of one at least.
+func TestAnAcceptedRecipientAllocatesNothing(t *testing.T) {
+	tell(t, nil, func(s *story) {
+		told := 0
+		defer s.g.Follow(func(*News) { told++ })()
+		o, e := mx("192.0.2.1"), protocol.Event{Kind: protocol.GoodRcpt, Recipient: "bob@example.test", Code: "250 2.0.0"}
+		s.g.Report(o, "", e)
+		if n := testing.AllocsPerRun(100, func() { s.g.Report(o, "", e) }); n != 0 || told < 100 {
+			s.Errorf("%v allocations, %d events told", n, told)
+		}
 	})
 }
 

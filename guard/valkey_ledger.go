@@ -203,6 +203,12 @@ func (l *fleetLedger) charge(now time.Time, claims []claim, ev *Event) []total {
 		func() []total { return l.local.charge(now, claims, ev) })
 }
 
+func (l *fleetLedger) note(now time.Time, c claim) {
+	if !l.local.noted(now, &c) {
+		l.charge(now, []claim{c}, nil)
+	}
+}
+
 // step takes a step here and in the store, and gives what the store says, or
 // while it is away what memory says.
 func (l *fleetLedger) step(now time.Time, st *ledgerStep, here func() []total) []total {

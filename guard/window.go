@@ -84,6 +84,16 @@ func (w *window) has(value uint32) bool {
 	return false
 }
 
+// hasSince tells whether a distinct value is among the marks of after a moment.
+func (w *window) hasSince(value uint32, after int64) bool {
+	for i := len(w.marks) - 1; i >= 0 && w.marks[i].at > after; i-- {
+		if w.marks[i].value == value && value != 0 {
+			return true
+		}
+	}
+	return false
+}
+
 // reserved gives the points that pending reservations would add if all of
 // them were charged. Of several with one value the largest counts.
 func (w *window) reserved() milli {
