@@ -87,7 +87,10 @@ func quickConnOf(c net.Conn) (*quickConn, error) {
 	return newQuickConn(fd)
 }
 
-// Read reads once into p.
+// Read reads once into p. It looks before it waits, though it mostly finds
+// nothing where the read before came short: Go's poller hears of bytes and of the
+// end that came with them as of one event, and forgets at each read what it heard
+// before. Who only waited would never see that end.
 func (q *quickConn) Read(p []byte) (int, error) {
 	if len(p) == 0 {
 		return 0, nil

@@ -101,6 +101,40 @@ func TestQuickConnOutlivesDeadline(t *testing.T) {
 	}
 }
 
+// An end, or a reset, that has come with the last bytes is seen behind them: it
+// is no event of its own.
+func TestQuickConnSeesTheEndThatCameWithBytes(t *testing.T) {
+	for name, how := range map[string]struct {
+		linger int // seconds; 0 resets, -1 closes in the ordinary way
+		want   error
+	}{
+		"end":   {-1, io.EOF},
+		"reset": {0, syscall.ECONNRESET},
+	} {
+		t.Run(name, func(t *testing.T) {
+			q, far := quickPair(t)
+			if err := far.SetLinger(how.linger); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := far.Write([]byte("421 bye\r\n")); err != nil {
+				t.Fatal(err)
+			}
+			far.Close()
+			waitFor(t, "the end has come", newEnd(q).gone)
+			if err := q.SetReadDeadline(time.Now().Add(10 * time.Second)); err != nil {
+				t.Fatal(err)
+			}
+			buf := make([]byte, 100)
+			if n, err := q.Read(buf); err != nil || string(buf[:n]) != "421 bye\r\n" {
+				t.Fatalf("got %q, %v", buf[:n], err)
+			}
+			if _, err := q.Read(buf); !errors.Is(err, how.want) {
+				t.Errorf("got %v behind the bytes, want %v", err, how.want)
+			}
+		})
+	}
+}
+
 // Errors are those that package net gives, so that isWeather knows them.
 func TestQuickConnErrors(t *testing.T) {
 	q, far := quickPair(t)
