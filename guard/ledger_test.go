@@ -161,39 +161,6 @@ func compareWithNaive(t *rapid.T, l ledger) {
 	})
 }
 
-// A good recipient that comes again is counted again after a while, so that it
-// lasts; until then nothing is written or sent.
-func TestAGoodRecipientIsCountedOnceInAWhile(t *testing.T) {
-	c := testRules[3]
-	c.key, c.points, c.good, c.value = testKeys[0], 0, true, 7
-	again := c.period / goodAgain
-	for name, make := range ledgers(t) {
-		t.Run(name, func(t *testing.T) {
-			l, start := make(), time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
-			local, _ := l.(*memoryLedger)
-			sent := func() int { return 0 }
-			if f, ok := l.(*fleetLedger); ok {
-				local, sent = f.local, func() int { return len(f.sent) }
-			}
-			for i, step := range []struct {
-				after time.Duration
-				want  bool
-			}{{0, true}, {1, false}, {again - time.Millisecond, false}, {again, true}, {2*again - time.Millisecond, false}, {5 * again, true}} {
-				local.takeDirty()
-				before := sent()
-				l.note(start.Add(step.after), c)
-				_, written := local.takeDirty()[c.key]
-				if written != step.want || local != l && sent() > before != step.want {
-					t.Errorf("step %d, after %v: written %v, %d sent; want %v", i, step.after, written, sent()-before, step.want)
-				}
-			}
-			if marks := local.entries[c.key].windows[0].marks; len(marks) != 1 || marks[0].at != start.Add(5*again).UnixMilli() {
-				t.Errorf("marks %+v", marks)
-			}
-		})
-	}
-}
-
 // distinctWindows leaves one claim for each window: the judge never makes two.
 func distinctWindows(claims []claim) []claim {
 	seen := map[string]bool{}

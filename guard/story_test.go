@@ -355,19 +355,6 @@ func TestUnknownRecipientsBanInTheScopeWhereTheyHappened(t *testing.T) {
 	})
 }
 
-// Each message of each sender tells of one at least.
-func TestAnAcceptedRecipientAllocatesNothing(t *testing.T) {
-	tell(t, nil, func(s *story) {
-		told := 0
-		defer s.g.Follow(func(*News) { told++ })()
-		o, e := mx("192.0.2.1"), protocol.Event{Kind: protocol.GoodRcpt, Recipient: "bob@example.test", Code: "250 2.0.0"}
-		s.g.Report(o, "", e)
-		if n := testing.AllocsPerRun(100, func() { s.g.Report(o, "", e) }); n != 0 || told < 100 {
-			s.Errorf("%v allocations, %d events told", n, told)
-		}
-	})
-}
-
 func TestLoiterersAreBannedAtTheLimit(t *testing.T) {
 	tell(t, nil, func(s *story) {
 		for i := range 150 {
