@@ -57,9 +57,9 @@ type fleetLedger struct {
 	// closes tells whether a rule's sentence is carried out, so that its
 	// window is closed until all have heard of it; nil: none is.
 	closes func(rule string) bool
-	// overflow: more steps were missed than are kept; the copy in memory has
-	// their points.
-	overflow bool
+	// refillDue: the store lacks steps that are not kept here, for they were too
+	// many or it had them and lost them; the copy in memory has their points.
+	refillDue bool
 }
 
 type windowID struct {

@@ -126,10 +126,19 @@ func (f *fleet) beat(ctx context.Context, c valkey.Client, counts *uint64) (lost
 }
 
 // reconcile tells the store what it has missed, and after a loss also what it
-// has lost. The link is up when it knows all.
+// has lost. The link is up when it knows all. The loss is seen once: it is kept
+// in mind until the store has been told.
 func (f *fleet) reconcile(ctx context.Context, c valkey.Client, lost bool) error {
+	if lost {
+		f.ledger.setRefillDue(true)
+	}
 	if err := f.quickEnough(ctx, c); err != nil {
 		return err
+	}
+	if f.ledger.isRefillDue() {
+		if err := f.ledger.refillGood(ctx, c); err != nil {
+			return err
+		}
 	}
 	steps, again := 0, true
 	for {
@@ -143,7 +152,7 @@ func (f *fleet) reconcile(ctx context.Context, c valkey.Client, lost bool) error
 		}
 		again = false
 	}
-	if lost || f.ledger.overflowed() {
+	if f.ledger.isRefillDue() {
 		if err := f.ledger.refill(ctx, c); err != nil {
 			return err
 		}

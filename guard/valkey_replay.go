@@ -76,27 +76,41 @@ func (l *fleetLedger) send(ctx context.Context, c valkey.Client, st *ledgerStep)
 	return err
 }
 
-// refill sends all that memory has counted: the store has lost it.
+// refill sends all that memory has counted: the store lacks it.
 func (l *fleetLedger) refill(ctx context.Context, c valkey.Client) error {
-	l.mu.Lock()
-	l.overflow = false
-	l.mu.Unlock()
-	for _, st := range l.local.steps(l.link.ahead.Load()) {
+	l.setRefillDue(false) // unless more is missed meanwhile
+	return l.sendAgain(ctx, c, l.local.steps(l.link.ahead.Load()))
+}
+
+// refillGood sends the good recipients that memory has counted. It goes before
+// all else that the store is told after a loss: the bad ones without these would
+// ban who mostly writes to good ones.
+func (l *fleetLedger) refillGood(ctx context.Context, c valkey.Client) error {
+	return l.sendAgain(ctx, c, l.local.goodSteps(l.link.ahead.Load()))
+}
+
+// sendAgain sends steps that memory has. If that fails it is still to be done.
+func (l *fleetLedger) sendAgain(ctx context.Context, c valkey.Client, steps []*ledgerStep) error {
+	for _, st := range steps {
 		if err := l.send(ctx, c, st); err != nil {
-			l.mu.Lock()
-			l.overflow = true
-			l.mu.Unlock()
+			l.setRefillDue(true)
 			return err
 		}
 	}
 	return nil
 }
 
-// overflowed tells whether only memory's copy has all steps.
-func (l *fleetLedger) overflowed() bool {
+func (l *fleetLedger) setRefillDue(due bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.overflow
+	l.refillDue = due
+}
+
+// isRefillDue tells whether only memory's copy has all steps.
+func (l *fleetLedger) isRefillDue() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.refillDue
 }
 
 // steps gives the steps that led to what memory has counted. A mark without a
@@ -118,6 +132,33 @@ func (l *memoryLedger) steps(ahead int64) []*ledgerStep {
 		}
 	}
 	slices.SortFunc(out, func(a, b *ledgerStep) int { return int(a.at - b.at) })
+	return out
+}
+
+// goodSteps gives steps that make the good recipients that memory has counted.
+// Those of one sender that were counted within the time in which none is counted
+// again are one step, at the time of the first. A value counts once, however
+// often it is sent.
+func (l *memoryLedger) goodSteps(ahead int64) []*ledgerStep {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	var out []*ledgerStep
+	for _, e := range l.entries {
+		for i := range e.windows {
+			w := &e.windows[i]
+			if !w.good {
+				continue
+			}
+			var st *ledgerStep
+			for _, m := range w.marks {
+				if st == nil || m.value == 0 || m.at+ahead >= st.at+w.period.Milliseconds()/goodAgain {
+					st = &ledgerStep{id: newID(), at: m.at + ahead, charge: true}
+					out = append(out, st)
+				}
+				st.claims = append(st.claims, claim{key: e.key, rule: w.rule, points: m.points, value: m.value, good: true, terms: w.terms})
+			}
+		}
+	}
 	return out
 }
 
@@ -155,7 +196,7 @@ func (l *fleetLedger) keep(st *ledgerStep) {
 	if len(l.unsent) >= maxUnsent {
 		l.unsent = append(l.unsent[:0], l.unsent[maxUnsent/2:]...)
 		clear(l.unsent[len(l.unsent):cap(l.unsent)])
-		l.overflow = true
+		l.refillDue = true
 	}
 	l.unsent = append(l.unsent, st)
 	if l.hurry != nil && l.link.client() != nil {
