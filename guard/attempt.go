@@ -236,7 +236,8 @@ func (g *Guard) overDecision(set *settings, c *claim) Decision {
 // claims gives what an attempt must reserve: the points of a failure under
 // every rule that counts it.
 func (g *Guard) claims(set *settings, t *try, now time.Time, simulated Decision) []claim {
-	var out []claim
+	// Most credentials name one login, so there is one for each rule.
+	out := make([]claim, 0, len(set.counting[protocol.AuthFailure]))
 	crowded, crowdedDry := g.crowded(set, t, now)
 	before := priors{g: g, addr: t.addr, now: now.UnixMilli()}
 	for _, r := range set.counting[protocol.AuthFailure] {
