@@ -36,6 +36,11 @@ func TestChangesOfOneMomentComeInTheirOrder(t *testing.T) {
 		ban(one, addr)
 		unban(one, addr)
 		ban(one, addr)
+		// The first ban is not what the other is to have heard of.
+		one.back()
+		last := fmt.Sprintf("198.51.100.%d", i+1)
+		ban(one, last)
+		two.comesTo(last, protocol.Banned)
 		two.comesTo(addr, protocol.Banned)
 		// By turns, each as soon as it has heard of the other's.
 		unban(two, addr)
