@@ -108,3 +108,42 @@ func TestALossIsNotForgotten(t *testing.T) {
 		t.Errorf("%v points, want 3", got)
 	}
 }
+
+// Good recipients are told again with their times, but for what the share may
+// forget too early; twice told, each counts once.
+func TestGoodRecipientsAreToldAgainWithTheirTimes(t *testing.T) {
+	t.Parallel()
+	c := startServer(t).client(t)
+	l := newTestLedger(c, false)
+	good := testRules[3]
+	good.key, good.points, good.good = testKeys[0], 0, true
+	again := good.period / goodAgain
+	start := time.Now().Add(-20 * again)
+	for i := range uint32(60) {
+		good.value = i + 1
+		l.note(start.Add(time.Duration(i)*again/3), good)
+	}
+	redisCLI(t, c, "FLUSHALL")
+	for range 2 {
+		if err := l.refillGood(t.Context(), c); err != nil {
+			t.Fatal(err)
+		}
+	}
+	views, err := l.store.read(t.Context(), c, good.key, l.link.now())
+	if err != nil || len(views) != 1 || !views[0].good {
+		t.Fatalf("the store has %+v, %v", views, err)
+	}
+	told := map[uint32]int64{}
+	for _, m := range views[0].marks {
+		told[m.value] = m.at
+	}
+	had := l.local.entries[good.key].windows[0].marks
+	if len(told) != len(had) || len(had) != 60 {
+		t.Errorf("the store has %d, memory %d, want 60", len(told), len(had))
+	}
+	for _, m := range had {
+		if early := m.at - told[m.value]; early < 0 || early >= again.Milliseconds() {
+			t.Errorf("%d is told as of %d ms before its time", m.value, early)
+		}
+	}
+}
