@@ -10,15 +10,19 @@ import (
 )
 
 // A client that takes nothing any more is given up, unless a guess of its is
-// still to be counted, or a message that it sent still to be answered.
+// still to be counted, or a message that it sent still to be answered. Nothing
+// goes to the server from then on.
 func TestAbandoned(t *testing.T) {
 	for phase := protocol.Idle; phase <= protocol.LoggedIn; phase++ {
 		for _, deaf := range []bool{false, true} {
 			c := &conn{deaf: deaf}
-			c.phase.Store(uint32(phase))
+			c.gate.follow(phase)
 			want := deaf && phase != protocol.Judged && phase != protocol.Final
 			if got := c.abandoned(); got != want {
 				t.Errorf("deaf %v in phase %v: abandoned %v, want %v", deaf, phase, got, want)
+			}
+			if c.gate.closed() != want {
+				t.Errorf("deaf %v in phase %v: the gate is closed: %v", deaf, phase, !want)
 			}
 		}
 	}

@@ -298,14 +298,10 @@ func (c *conn) deliver(in *input, pass int, step *protocol.Step) bool {
 // abandoned tells whether the client takes nothing any more and nothing is
 // under way that is worth waiting for: its reset shows as the end of its bytes
 // where a write has met it first, and a server that talks on would be listened
-// to for as long as it does. It is called with mu held.
-func (c *conn) abandoned() bool {
-	switch protocol.Phase(c.phase.Load()) {
-	case protocol.Judged, protocol.Final:
-		return false
-	}
-	return c.deaf
-}
+// to for as long as it does. It closes the gate then: a credential that passed
+// in this moment would be judged by the server and counted by nobody. It is
+// called with mu held.
+func (c *conn) abandoned() bool { return c.deaf && c.gate.cut(gateMessage) }
 
 // writeHeld writes with the side's pen in hand. Once a last word is due
 // nothing else passes.
