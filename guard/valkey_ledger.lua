@@ -214,10 +214,10 @@ local function room(w, c)
 end
 
 -- reserve now deadline lease dry claims...: all or none. It does nothing
--- after its deadline: who asked has decided alone by then.
+-- from its deadline on: who asked has decided alone by then.
 local function reserve()
   local now, deadline, lease, dry = tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4]), ARGV[5] == '1'
-  if server > deadline then return {LATE, 0, bad} end
+  if server >= deadline then return {LATE, 0, bad} end
   local list = claims(6)
   for i, c in ipairs(list) do
     local _, w = window(c, now)
