@@ -94,9 +94,10 @@ func TestGoodRecipientsAreBounded(t *testing.T) {
 
 // Who does not know the key cannot find names that are taken for one.
 func TestDistinctValuesAreKeyed(t *testing.T) {
-	a, b := &Guard{distinctKey: deriveDistinctKey([]byte("one"))}, &Guard{distinctKey: deriveDistinctKey([]byte("two"))}
+	keyed := func(key string) *Guard { return &Guard{distinctKey: deriveDistinctKey([]byte(key))} }
+	a, again, b := keyed("one"), keyed("one"), keyed("two")
 	for _, name := range []string{"", "bob", "a name that fills more than one block of the hash with its key@example.test"} {
-		if a.distinct(name) != a.distinct(name) || a.distinct(name) == a.distinct(name+"x") || a.distinct(name) == b.distinct(name) {
+		if a.distinct(name) != again.distinct(name) || a.distinct(name) == a.distinct(name+"x") || a.distinct(name) == b.distinct(name) {
 			t.Errorf("%q: %08x, with another key %08x", name, a.distinct(name), b.distinct(name))
 		}
 	}
