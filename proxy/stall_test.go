@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"mailreeve/guard"
+	"mailreeve/protocol"
 )
 
 // babbling is a server that talks without end once it has been asked something.
@@ -89,6 +90,20 @@ func TestAStalledClientIsEndedThoughItAsked(t *testing.T) {
 		cfg.Timeouts.Command = guard.Duration(time.Second)
 	})
 	b.stallAndAsk("127.0.21.3")
+	b.waitFor("its end", func() bool { return b.server.conns.count() == 0 })
+}
+
+// A timer that finds a cut under way leaves it its time to end: the last word is
+// not waited for for ever, and no other timer comes.
+func TestATimerDoesNotProlongACut(t *testing.T) {
+	b := newBed(t, imapPlain, babbling, nil)
+	client := b.dial("127.0.21.5")
+	client.expect("* OK")
+	c := b.stall(client)
+	if c.cut(protocol.SayBanned, "banned", gateReply) == nil {
+		t.Fatal("it cannot be cut")
+	}
+	c.timeUp("timeout-command")
 	b.waitFor("its end", func() bool { return b.server.conns.count() == 0 })
 }
 

@@ -144,6 +144,11 @@ func (c *conn) timeUp(why string) {
 	}
 	if c.cut(protocol.SayTimeout, why, gateMessage) == nil {
 		_ = c.client.tcp.SetWriteDeadline(time.Time{})
+		if c.gate.closed() {
+			// It was not a reply that came first, but another cut: that has
+			// its own deadline, and it is the last thing that ends it.
+			_ = c.client.tcp.SetWriteDeadline(time.Now().Add(lastWordTimeout))
+		}
 		c.timedOut.Store(false) // what it was waited for came just now
 		return
 	}
