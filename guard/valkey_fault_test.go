@@ -29,10 +29,12 @@ func (n *node) back() {
 
 // points gives an address's points under the rule authentication, as the store
 // has them.
-func (n *node) points(addr string) float64 {
+func (n *node) points(addr string) float64 { return n.pointsUnder("authentication", addr) }
+
+func (n *node) pointsUnder(rule, addr string) float64 {
 	n.Helper()
 	for _, s := range n.g.scores(n.g.set.Load(), key{kind: byAddress, prefix: mustAddr(addr)}, n.g.clock.now()) {
-		if s.Rule == "authentication" {
+		if s.Rule == rule {
 			return s.Points
 		}
 	}

@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"mailreeve/protocol"
+
+	"github.com/valkey-io/valkey-go"
 )
 
 // A saidLog keeps what is logged, for tests of what operators are told.
@@ -107,6 +109,21 @@ func (s *server) shared() SharedStoreConfig {
 	// The race detector and two cores for all servers and nodes: what is
 	// tested here is not how fast the store is.
 	c.Timeout = Duration(time.Second)
+	return c
+}
+
+// nodeClient gives a client with the settings that a node's has.
+func nodeClient(t *testing.T, shared SharedStoreConfig) valkey.Client {
+	t.Helper()
+	options, err := shared.options()
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := valkey.NewClient(options)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(c.Close)
 	return c
 }
 

@@ -51,15 +51,7 @@ func TestATurnDoesNotProlongTheQuestion(t *testing.T) {
 	far := srv.client(t)
 	shared := srv.shared()
 	shared.Addresses = []string{way.addr}
-	options, err := shared.options()
-	if err != nil {
-		t.Fatal(err)
-	}
-	near, err := valkey.NewClient(options)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer near.Close()
+	near := nodeClient(t, shared)
 	l := newTestLedger(near, false)
 	claims := realClaims(1)
 	look := func(c valkey.Client) []storedView {
@@ -92,16 +84,7 @@ func TestATurnDoesNotProlongTheQuestion(t *testing.T) {
 // What a node sends goes over one connection, which keeps its order, on however
 // many cores.
 func TestOneConnectionKeepsTheOrder(t *testing.T) {
-	shared := startServer(t).shared()
-	options, err := shared.options()
-	if err != nil {
-		t.Fatal(err)
-	}
-	c, err := valkey.NewClient(options)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer c.Close()
+	c := nodeClient(t, startServer(t).shared())
 	for range 100 {
 		if err := c.Do(t.Context(), c.B().Set().Key("key").Value("value").Build()).Error(); err != nil {
 			t.Fatal(err)

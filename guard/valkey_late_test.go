@@ -7,8 +7,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/valkey-io/valkey-go"
-
 	"mailreeve/protocol"
 )
 
@@ -60,16 +58,7 @@ func TestAStepThatGotLostWaitsForNoSignOfLife(t *testing.T) {
 func TestALateAnswerCostsNoConnection(t *testing.T) {
 	t.Parallel()
 	srv := startServer(t)
-	shared := srv.shared()
-	options, err := shared.options()
-	if err != nil {
-		t.Fatal(err)
-	}
-	c, err := valkey.NewClient(options)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer c.Close()
+	c := nodeClient(t, srv.shared())
 	id := func(within time.Duration) (int64, error) {
 		ctx, cancel := context.WithTimeout(t.Context(), within)
 		defer cancel()

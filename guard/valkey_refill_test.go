@@ -18,15 +18,7 @@ func (n *node) sends(addr string, kind protocol.Kind, from, to int) {
 }
 
 // bad is how many bad recipients of an address's the store knows.
-func (n *node) bad(addr string) float64 {
-	n.Helper()
-	for _, s := range n.g.scores(n.g.set.Load(), key{kind: byAddress, prefix: mustAddr(addr)}, n.g.clock.now()) {
-		if s.Rule == "invalid-rcpt" {
-			return s.Points
-		}
-	}
-	return 0
-}
+func (n *node) bad(addr string) float64 { return n.pointsUnder("invalid-rcpt", addr) }
 
 // forgetSent has what a node sent lately be as if it were longer ago than
 // resendWithin: only memory has it.
